@@ -1,0 +1,151 @@
+"""The Docker engine: found, installed where it is absent (Debian, root), started by us where nobody starts it.
+
+There is no systemd on many build machines, so dockerd is started here, detached, and `down` stops it again if we did.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from hack.cluster import machine, tools
+from hack.cluster.decide import engine_action
+from hack.cluster.errors import Problem
+from hack.cluster.paths import ENGINE_LOG, ENGINE_PID, STATE
+from hack.cluster.stages import run, say, succeeds
+
+PID_FILE = Path("/var/run/docker.pid")
+START_S = 60
+
+
+def docker() -> str:
+    """Return the Docker client. Debian's own comes first: it has BuildKit built in, newer ones may lack the plugin."""
+    return "/usr/bin/docker" if Path("/usr/bin/docker").exists() else (shutil.which("docker") or "docker")
+
+
+def answers() -> bool:
+    """Return whether an engine answers on its socket."""
+    return succeeds([docker(), "info"], timeout_s=20)
+
+
+def has_image(name: str) -> bool:
+    """Return whether the engine holds an image of that name."""
+    return succeeds([docker(), "image", "inspect", name])
+
+
+def image_id(name: str) -> str:
+    """Return the image's id without its algorithm prefix; a Problem when it does not exist."""
+    return run([docker(), "image", "inspect", "--format", "{{.Id}}", name]).strip().removeprefix("sha256:")
+
+
+def build(context: Path, *, tag: str, dockerfile: Path | None = None, args: tuple[str, ...] = ()) -> None:
+    """`docker build` with BuildKit. The CA bundle goes in as a build secret: proxies of some machines need it."""
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    secret = ["--secret", f"id=ca,src={bundle}"] if bundle.exists() else []
+    run(
+        [
+            docker(),
+            "build",
+            "--progress=plain",
+            *secret,
+            "-t",
+            tag,
+            "-f",
+            dockerfile or context / "Dockerfile",
+            *args,
+            context,
+        ],
+        env={"DOCKER_BUILDKIT": "1"},
+    )
+
+
+def ensure() -> None:
+    """Make an engine answer: install, clear what a killed one left, start."""
+    pid_alive = _alive(_read_pid(PID_FILE))
+    action = engine_action(
+        answers=answers(),
+        installed=shutil.which("dockerd") is not None,
+        pid_file=PID_FILE.exists(),
+        pid_alive=pid_alive,
+    )
+    if action == "none":
+        return
+    if action == "install":
+        say("           no Docker engine: installing Debian's docker.io")
+        machine.apt_install("docker.io", "ca-certificates", "iptables")
+    _clear_leftovers(pid_alive)
+    _start()
+
+
+def stop() -> None:
+    """Stop the engine if this repository started it; leave everybody else's alone."""
+    pid = _read_pid(ENGINE_PID)
+    if pid is None:
+        return
+    if _alive(pid):
+        os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + 60
+        while _alive(pid):
+            if time.monotonic() > end:
+                raise Problem(f"dockerd (pid {pid}) does not stop", f"look at {ENGINE_LOG}")
+            _pause(0.2)
+    ENGINE_PID.unlink(missing_ok=True)
+
+
+def _start() -> None:
+    STATE.mkdir(exist_ok=True)
+    arguments = ["dockerd", "--log-level=warn"]
+    if not machine.has_sys_resource():
+        wrapper = tools.build_go("runtime-wrapper")
+        arguments += [f"--add-runtime=novacore={wrapper}", "--default-runtime=novacore"]
+    with ENGINE_LOG.open("ab") as log:
+        # Its own session: it outlives this command, and a Ctrl-C here does not reach it.
+        child = subprocess.Popen(arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    ENGINE_PID.write_text(str(child.pid))
+    end = time.monotonic() + START_S
+    while not answers():
+        if child.poll() is not None or time.monotonic() > end:
+            tail = "\n    ".join(ENGINE_LOG.read_text(errors="replace").splitlines()[-5:])
+            raise Problem(f"dockerd did not start:\n    {tail}\n", f"the whole log is {ENGINE_LOG}")
+        _pause(0.2)
+
+
+def _clear_leftovers(pid_alive: bool) -> None:
+    """After a kill -9 the pid file, the socket and dockerd's own containerd stay behind; each stops the next start."""
+    if pid_alive:
+        return
+    PID_FILE.unlink(missing_ok=True)
+    Path("/var/run/docker.sock").unlink(missing_ok=True)
+    managed = Path("/var/run/docker/containerd/containerd.pid")
+    pid = _read_pid(managed)
+    if pid is not None and _alive(pid) and "containerd" in Path(f"/proc/{pid}/cmdline").read_text():
+        os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + 10
+        while _alive(pid) and time.monotonic() < end:
+            _pause(0.1)
+    managed.unlink(missing_ok=True)
+
+
+def _read_pid(file: Path) -> int | None:
+    try:
+        return int(file.read_text().strip())
+    except (OSError, ValueError):
+        return None
+
+
+def _alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # a zombie holds nothing
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: TID251 - polling another process: there is nothing to await

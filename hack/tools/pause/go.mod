@@ -1,0 +1,3 @@
+module novacore.ai/hack/tools/pause
+
+go 1.22

@@ -1,0 +1,3 @@
+module novacore.ai/hack/tools/runtime-wrapper
+
+go 1.22

@@ -1,0 +1,81 @@
+"""Apply one resource, and nine services become Ready (acceptance A, H, I)."""
+
+from __future__ import annotations
+
+from novacore_contracts.services import BY_NAME, SERVICES
+
+from tests.cluster.conftest import NAMESPACE, SYSTEM
+from tests.cluster.kube import Kube, condition
+
+
+def test_one_resource_becomes_nine_ready_services(kube: Kube, platform: str) -> None:
+    nova = kube.must("nova", "novacore", platform)
+    for kind in ("Ready", "DataStoresReady", "MigrationsApplied", "SecretsReady"):
+        assert condition(nova, kind)["status"] == "True", kind
+    assert condition(nova, "Progressing")["status"] == "False"
+    assert nova["status"]["observedGeneration"] == nova["metadata"]["generation"]
+    components = {c["name"]: c for c in nova["status"]["components"]}
+    assert set(BY_NAME) | {"postgres", "redis"} <= set(components)
+    assert all(component["ready"] for component in components.values())
+    for service in SERVICES:
+        deployment = kube.must("deployment", service.full_name, platform)
+        assert deployment["status"]["availableReplicas"] == deployment["spec"]["replicas"]
+
+
+def test_kubectl_get_and_wait_tell_the_same(kube: Kube, platform: str) -> None:
+    kube.run("wait", "nova/novacore", "-n", platform, "--for=condition=Ready", "--timeout=10s")
+    header, row = kube.run("get", "nova", "-n", platform).splitlines()
+    columns = dict(zip(header.split(), row.split(), strict=False))
+    assert columns["READY"] == "True"
+    assert columns["SERVICES"] == "9/9"
+
+
+def test_owned_objects_carry_an_owner_and_no_finalizer(kube: Kube, platform: str) -> None:
+    uid = kube.must("nova", "novacore", platform)["metadata"]["uid"]
+    assert "finalizers" not in kube.must("nova", "novacore", platform)["metadata"]
+    for service in SERVICES:
+        owners = kube.must("deployment", service.full_name, platform)["metadata"]["ownerReferences"]
+        assert [owner["uid"] for owner in owners if owner.get("controller")] == [uid]
+
+
+def test_every_pod_passes_restricted_pod_security(kube: Kube, platform: str) -> None:
+    labels = kube.must("namespace", platform, platform)["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert len(kube.list("pods", platform)) >= 11
+
+
+def test_no_pod_mounts_a_default_service_account_token(kube: Kube, platform: str) -> None:
+    for pod in kube.list("pods", platform):
+        assert pod["spec"].get("automountServiceAccountToken") is False, pod["metadata"]["name"]
+        mounts = [m["mountPath"] for c in pod["spec"]["containers"] for m in c.get("volumeMounts", [])]
+        assert "/var/run/secrets/kubernetes.io/serviceaccount" not in mounts, pod["metadata"]["name"]
+
+
+def test_no_environment_variable_or_argument_holds_a_secret(kube: Kube, platform: str) -> None:
+    """Neither by reference nor by value: each stored secret value is looked for in the live pod specs."""
+    import base64
+    import json
+
+    specs = {p["metadata"]["name"]: p["spec"] for p in kube.list("pods", NAMESPACE) + kube.list("pods", SYSTEM)}
+    for name, spec in specs.items():
+        for container in spec["containers"] + spec.get("initContainers", []):
+            assert "envFrom" not in container, name
+            assert not [e for e in container.get("env", []) if "secretKeyRef" in e.get("valueFrom", {})], name
+    values = [
+        base64.b64decode(value).decode(errors="replace")
+        for secret in kube.list("secrets", NAMESPACE)
+        for value in secret.get("data", {}).values()
+    ]
+    assert values, "no Secret found: the check would prove nothing"
+    text = json.dumps(specs)
+    assert not [v for v in values if len(v) >= 16 and v in text]
+
+
+def test_workloads_run_as_non_root_with_a_read_only_root(kube: Kube, platform: str) -> None:
+    for service in SERVICES:
+        spec = kube.must("deployment", service.full_name, platform)["spec"]["template"]["spec"]
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"]["drop"] == ["ALL"]
