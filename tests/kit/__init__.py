@@ -1,0 +1,1 @@
+"""Shared by unit and service tests: keys that sign, a mounted directory tree, peers that answer, a running service."""

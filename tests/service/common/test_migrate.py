@@ -1,0 +1,74 @@
+"""`novacore migrate` on a real Postgres."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from novacore.migrations import runner
+from novacore_contracts.services import SCHEMAS
+
+from tests.service.conftest import ROLES
+
+
+async def test_a_second_run_applies_nothing(admin_conn):
+    before = await admin_conn.fetch("SELECT * FROM ops.schema_migrations ORDER BY 1, 2")
+
+    assert await runner.apply(admin_conn, roles=ROLES, say=lambda _: None) == 0
+
+    assert await admin_conn.fetch("SELECT * FROM ops.schema_migrations ORDER BY 1, 2") == before
+
+
+async def test_refuses_a_file_that_changed_after_it_was_applied(admin_conn):
+    steps = [replace(step, sql=step.sql + "\n-- later") if step.version == 1 else step for step in runner.plan()]
+
+    with pytest.raises(runner.MigrationError, match="was changed after it was applied"):
+        await runner.apply(admin_conn, roles=ROLES, say=lambda _: None, steps=steps)
+
+
+async def test_a_failed_file_leaves_nothing_behind(admin_conn):
+    bad = runner.Step("auth", 99, "0099_bad.sql", "CREATE TABLE auth.half (id int); SELECT no_such_function();")
+
+    with pytest.raises(runner.MigrationError, match="auth/0099_bad.sql"):
+        await runner.apply(admin_conn, roles=ROLES, say=lambda _: None, steps=[bad])
+
+    assert await admin_conn.fetchval("SELECT to_regclass('auth.half')") is None
+    assert await admin_conn.fetchval("SELECT count(*) FROM ops.schema_migrations WHERE version = 99") == 0
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+async def test_every_schema_has_outbox_and_idempotency_of_the_migrator(admin_conn, schema):
+    owners = await admin_conn.fetch("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = $1", schema)
+
+    found = {row["tablename"]: row["tableowner"] for row in owners}
+    assert {"outbox", "idempotency"} <= found.keys()
+    assert set(found.values()) == {"nova_migrator"}
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+async def test_no_role_reads_another_schema(postgres_server, database, schema):
+    conn = await asyncpg.connect(
+        host=postgres_server.host, port=postgres_server.port, user=f"nova_{schema}_a", database=database
+    )
+    try:
+        for other in SCHEMAS:
+            if other == schema:
+                await conn.fetchval(f"SELECT count(*) FROM {other}.outbox")
+            else:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await conn.fetchval(f"SELECT count(*) FROM {other}.outbox")
+    finally:
+        await conn.close()
+
+
+async def test_a_role_not_of_this_release_is_refused(admin_conn):
+    roles = [{"name": "postgres", "member_of": "nova_auth", "scram": "SCRAM-SHA-256$4096:AAAA$BBBB:CCCC"}]
+
+    with pytest.raises(runner.MigrationError, match="not a role this release knows"):
+        await runner.apply(admin_conn, roles=roles, say=lambda _: None)
+
+
+async def test_says_which_pgvector_it_found_when_it_is_too_old(admin_conn):
+    with pytest.raises(runner.MigrationError, match=r"pgvector is 0\.8\.\d+, at least 99\.0\.0 is needed"):
+        await runner.apply(admin_conn, roles=ROLES, say=lambda _: None, pgvector_min=(99, 0, 0))

@@ -1,0 +1,284 @@
+"""How a service is put together: its definition (data), its platform (what it stands on), its two apps (listeners).
+
+`novacore serve <service>` imports `novacore.<module>.app`, takes `DEFINITION` and hands it to `server.serve`.
+Tests call `make_apps` and talk to `apps.public` and `apps.internal` in process, inside `async with apps.running():`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from novacore.common import errors, log as log_
+from novacore.common.callers import undeclared_routes
+from novacore.common.clock import Clock, SystemClock
+from novacore.common.database import Database
+from novacore.common.health import Readiness, install_health, internal_routes
+from novacore.common.http import build_session
+from novacore.common.keyring import KeyRings
+from novacore.common.metrics import Metrics
+from novacore.common.middleware import BODY_BYTES_MAX, RequestMiddleware
+from novacore.common.migrations import migrations_applied
+from novacore.common.peers import Peers
+from novacore.common.redis import RedisError, build_redis
+from novacore.common.settings import CommonSettings, SettingsError
+from novacore.common.tasks import Loop, Supervisor
+from novacore.common.tokens import ServiceTokens
+from novacore_contracts.paths import Paths, paths as default_paths
+from novacore_contracts.services import BY_NAME, Service, internal_url
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from redis.asyncio import Redis
+
+S = TypeVar("S", bound=CommonSettings)
+T = TypeVar("T")
+
+LOG_KEY_BYTES_MIN = 32
+
+
+class Platform(Generic[S]):
+    """What a service stands on. Made by `make_apps`; usable from `running()` on."""
+
+    def __init__(self, spec: Service, settings: S, *, paths: Paths, clock: Clock) -> None:
+        self.spec = spec
+        self.settings = settings
+        self.paths = paths
+        self.clock = clock
+        self.version = settings.version
+        self.metrics = Metrics(spec.name)
+        self.keyrings = KeyRings(paths, clock, self.metrics)
+        self.readiness = Readiness(self.metrics)
+        self.draining = asyncio.Event()
+        self.running = False
+        self.db: Database | None = None
+        if spec.schema is not None:
+            self.db = Database(
+                paths=paths, keyrings=self.keyrings, settings=settings, metrics=self.metrics, name=spec.name
+            )
+        self.redis: Redis | None = None
+        self.redis_blocking: Redis | None = None  # reads may block: for stream consumers
+        self.cache: Redis | None = None  # instance B; the same object while the installation shares one
+        self.tokens: ServiceTokens | None = None
+        self._peers: Peers | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._supervisor = Supervisor()
+        self.signer_report: Callable[[], dict[str, Any] | None] = lambda: None  # auth-billing sets it
+
+    @property
+    def peers(self) -> Peers:
+        """The client for other services."""
+        if self._peers is None:
+            raise RuntimeError("the platform is not running yet: use peers inside start() or later")
+        return self._peers
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The process's one aiohttp session."""
+        if self._session is None:
+            raise RuntimeError("the platform is not running yet: use the session inside start() or later")
+        return self._session
+
+    @property
+    def crashes(self) -> dict[str, int]:
+        """How often each loop crashed."""
+        return self._supervisor.crashes
+
+    def spawn(self, name: str, loop: Loop | Coroutine[Any, Any, Any]) -> None:
+        """Run a background loop under supervision until the process ends. Pass the function, so that it can restart."""
+        self._supervisor.spawn(name, loop)
+
+    @asynccontextmanager
+    async def running_(self) -> AsyncIterator[None]:
+        """Connect, start the common loops, and take it all down again in the reverse order."""
+        self.keyrings.poll()
+        async with AsyncExitStack() as stack:
+            self._session = await stack.enter_async_context(build_session())
+            self._build_clients(stack)
+            self._add_checks()
+            await stack.enter_async_context(self._supervisor)
+            self.spawn("keyset", self.keyrings.watch)
+            self.spawn("loop_lag", lambda: self.readiness.tick(self.metrics))
+            if self.db is not None:
+                with contextlib.suppress(Exception):  # Postgres may come later: the loop goes on trying
+                    await self.db.connect()
+                self.spawn("database", self.db.keep_connected)
+            if self.tokens is not None:
+                self.spawn("service_token", self.tokens.keep_fresh)
+            self.running = True
+            try:
+                yield
+            finally:
+                self.running = False
+                self.draining.set()
+                self._supervisor.stop()
+
+    def _build_clients(self, stack: AsyncExitStack) -> None:
+        if self.spec.name != "auth-billing":
+            override = self.settings.peers.get("auth-billing")
+            url = (override.internal_url if override else None) or internal_url("auth-billing")
+            self.tokens = ServiceTokens(
+                url=url, paths=self.paths, keyrings=self.keyrings, clock=self.clock, session=lambda: self.session
+            )
+        self._peers = Peers(urls=self.settings.peers, tokens=self.tokens, metrics=self.metrics, session=self.session)
+        if self.db is not None:
+            stack.push_async_callback(self.db.close)
+        if self.spec.redis:
+            common: dict[str, Any] = {
+                "paths": self.paths, "keyrings": self.keyrings, "settings": self.settings, "metrics": self.metrics,
+            }  # fmt: skip
+            self.redis = self.cache = build_redis(**common)
+            self.redis_blocking = build_redis(**common, blocking=True)
+            stack.push_async_callback(self.redis.aclose)
+            stack.push_async_callback(self.redis_blocking.aclose)
+
+    def _add_checks(self) -> None:
+        self.readiness.add_startup("keyset", lambda: self.keyrings.ready)
+        self.readiness.add("draining", lambda: not self.draining.is_set())
+        self.readiness.add("loop", lambda: self.readiness.lag_s < 0.25)
+        if self.db is not None:
+            db, schema = self.db, self.spec.schema
+            assert schema is not None
+            self.readiness.add("database", db.ping)
+            self.readiness.add("migrations", lambda: migrations_applied(db, schema))
+        if self.redis is not None and self.spec.name != "gateway":  # the gateway's limits fall back to local buckets
+            self.readiness.add("redis", self._redis_answers)
+
+    async def _redis_answers(self) -> bool:
+        assert self.redis is not None
+        try:
+            return bool(await self.redis.ping())
+        except RedisError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDefinition(Generic[S]):
+    """One service as data."""
+
+    name: str
+    """Key of `novacore_contracts.services.BY_NAME`."""
+    settings: type[S]
+    start: Callable[[Platform[S]], AbstractAsyncContextManager[Any]]
+    """Builds the service object (it becomes `app.state.service`), adds readiness checks, spawns loops."""
+    routers: Sequence[APIRouter] = ()
+    internal_routers: Sequence[APIRouter] = ()
+    asgi: Callable[[FastAPI, Platform[S]], ASGIApp] | None = None
+    """Wraps the public app: the gateway's hot path, MCP's mount."""
+    health_fields: Callable[[Platform[S]], Awaitable[dict[str, Any]]] | None = None
+    body_bytes_max: int = BODY_BYTES_MAX
+
+
+class _ServiceApp(FastAPI):
+    """FastAPI with our layers around it, so that tests and servers use one object and nobody can go past them."""
+
+    outer: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.outer is None or scope.get("novacore.inside") is self:
+            await super().__call__(scope, receive, send)
+            return
+        scope["novacore.inside"] = self
+        await self.outer(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class Apps(Generic[S]):
+    """The two listeners of a service and what they share."""
+
+    definition: ServiceDefinition[S]
+    public: FastAPI
+    internal: FastAPI
+    platform: Platform[S]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Platform[S]]:
+        """Start platform and service; on leaving, stop loops and close pools."""
+        async with self.platform.running_(), self.definition.start(self.platform) as service:
+            self.public.state.service = service
+            self.internal.state.service = service
+            yield self.platform
+
+
+def make_apps(
+    definition: ServiceDefinition[S], settings: S, *, paths: Paths | None = None, clock: Clock | None = None
+) -> Apps[S]:
+    """Return the apps of a service. RuntimeError when a route declares no caller; SettingsError for a bad log key."""
+    spec = BY_NAME[definition.name]
+    platform: Platform[S] = Platform(spec, settings, paths=paths or default_paths(), clock=clock or SystemClock())
+    log_.configure(
+        service=spec.name,
+        version=platform.version,
+        level=settings.log_level,
+        key=_log_key(platform.paths),
+        on_line=_line_counter(platform.metrics),
+    )
+    platform.metrics.gauge("novacore_build_info").labels(
+        platform.version, hashlib.sha256(platform.version.encode()).hexdigest()[:8]
+    ).set(1)
+    public = _app(definition, platform, title=f"NovaCore {spec.name}", routers=definition.routers)
+    internal = _app(definition, platform, title=f"NovaCore {spec.name} (internal)", routers=definition.internal_routers)
+    internal.include_router(internal_routes(platform))
+    if spec.port is not None:
+
+        async def fields() -> dict[str, Any]:
+            return await definition.health_fields(platform) if definition.health_fields else {}
+
+        install_health(public, platform, fields)
+    for app in (public, internal):
+        if missing := undeclared_routes(app):
+            raise RuntimeError(f"{spec.name}: routes without a declared caller: {', '.join(missing)}")
+    inner: ASGIApp = definition.asgi(public, platform) if definition.asgi else public
+    public.outer = RequestMiddleware(inner, metrics=platform.metrics, body_bytes_max=definition.body_bytes_max)
+    internal.outer = RequestMiddleware(internal, metrics=platform.metrics)
+    return Apps(definition=definition, public=public, internal=internal, platform=platform)
+
+
+def service_of(type_: type[T]) -> Callable[[Request], T]:
+    """Return a dependency that gives endpoints their service: `Annotated[MemoryService, Depends(service_of(MemoryService))]`."""
+
+    def get(request: Request) -> T:
+        service = request.app.state.service
+        if not isinstance(service, type_):
+            raise TypeError(f"the service object is a {type(service).__name__}, not a {type_.__name__}")
+        return service
+
+    return get
+
+
+def _app(
+    definition: ServiceDefinition[S], platform: Platform[S], *, title: str, routers: Sequence[APIRouter]
+) -> _ServiceApp:
+    app = _ServiceApp(title=title, version=platform.version, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.platform = platform
+    errors.install_handlers(app)
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+def _log_key(paths: Paths) -> bytes:
+    try:
+        key = bytes.fromhex((paths.creds / "log.key").read_text().strip())
+    except (OSError, ValueError):
+        raise SettingsError("log.key", "must be a mounted file with 32 random bytes in hex") from None
+    if len(key) < LOG_KEY_BYTES_MIN:
+        raise SettingsError("log.key", "must have at least 32 bytes")
+    return key
+
+
+def _line_counter(metrics: Metrics) -> Callable[[str], None]:
+    children = {
+        level: metrics.counter("novacore_log_lines_total").labels(level)
+        for level in ("debug", "info", "warning", "error")
+    }
+    return lambda level: children[level].inc()

@@ -1,0 +1,207 @@
+"""Probes and the keyset routes of the `internal` listener, and `/health` of the service port (workloads.md §1.5).
+
+Live is not ready: `/livez` touches nothing but the event loop, so a slow database never restarts a pod. Checks are measured
+again each time they are asked for (at most once a second), so a dependency that comes back is used without a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+
+from novacore.common.callers import public
+from novacore.common.errors import ServiceError, unauthorized
+from novacore.common.keyring import AUDIENCES, DocumentError, TokenError
+from novacore.common.log import get_logger
+from novacore.common.metrics import Metrics
+from novacore.common.tokens import kid_of
+from novacore_contracts.keyset import DOCUMENT_BYTES_MAX
+from novacore_contracts.metrics import READY_CHECKS
+
+if TYPE_CHECKING:
+    from novacore.common.app import Platform
+
+log = get_logger()
+
+CHECK_TIMEOUT_S = 2.0
+FRESH_SECONDS = 1.0
+LAG_SECONDS = 0.25
+LIVE_SECONDS = 60.0
+
+Check = Callable[[], Awaitable[bool]] | Callable[[], bool]
+
+
+class Readiness:
+    """Named checks. Names come from the metric registry: database, redis, migrations, model, draining, loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._gauge = metrics.gauge("novacore_ready")
+        self._checks: dict[str, Check] = {}
+        self._startup: dict[str, Callable[[], bool]] = {}
+        self._lock = asyncio.Lock()
+        self._results: dict[str, bool] = {}
+        self._at = -FRESH_SECONDS
+        self.lag_s = 0.0
+        self.last_tick = time.monotonic()
+
+    def add(self, name: str, check: Check) -> None:
+        """Register a check of a required dependency: True when it is usable. An exception or 2 s is False."""
+        if name not in READY_CHECKS:
+            raise ValueError(f"{name!r} is no readiness check of the metric registry: {', '.join(READY_CHECKS)}")
+        self._checks[name] = check
+        self._gauge.labels(name).set(0)
+
+    def add_startup(self, name: str, check: Callable[[], bool]) -> None:
+        """Register what must be true once before `/startupz` passes (a model loaded, a keyset seen)."""
+        self._startup[name] = check
+
+    @property
+    def started(self) -> bool:
+        """Whether every start-up condition holds."""
+        return all(check() for check in self._startup.values())
+
+    def startup(self) -> dict[str, bool]:
+        """Return each start-up condition."""
+        return {name: check() for name, check in self._startup.items()}
+
+    async def measure(self) -> dict[str, bool]:
+        """Return the checks' results, at most a second old."""
+        async with self._lock:
+            if time.monotonic() - self._at >= FRESH_SECONDS:
+                names = list(self._checks)
+                results = await asyncio.gather(*(self._run(self._checks[name]) for name in names))
+                self._results = dict(zip(names, results, strict=True))
+                for name, passed in self._results.items():
+                    self._gauge.labels(name).set(int(passed))
+                self._at = time.monotonic()
+            return dict(self._results)
+
+    def forget(self) -> None:
+        """Measure anew at the next question (the process began to drain)."""
+        self._at = -FRESH_SECONDS
+
+    async def _run(self, check: Check) -> bool:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                result = check()
+                return bool(await result if isinstance(result, Awaitable) else result)
+        except Exception as error:  # noqa: BLE001 - a check that fails is a failed check
+            log.warning("check_failed", reason=type(error).__name__)
+            return False
+
+    async def tick(self, metrics: Metrics) -> None:
+        """Measure for ever how late the event loop wakes."""
+        lag = metrics.histogram("novacore_event_loop_lag_seconds")
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.25)
+            late = max(0.0, time.monotonic() - before - 0.25)
+            lag.observe(late)
+            # A moving value: one late wake-up is a garbage collection, several are an overloaded pod.
+            self.lag_s = 0.7 * self.lag_s + 0.3 * late
+            self.last_tick = time.monotonic()
+
+
+class _Canary(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    ring: str = "serviceJwt"
+    token: str = Field(min_length=1, max_length=8192)
+
+
+def internal_routes(platform: Platform[Any]) -> APIRouter:
+    """Return the routes that every internal listener has."""
+    router = APIRouter(include_in_schema=False, dependencies=[public()])
+    readiness, keyrings = platform.readiness, platform.keyrings
+
+    def keyset() -> dict[str, Any]:
+        report = {
+            "rings": keyrings.report(),
+            "token_kid": platform.tokens.kid if platform.tokens else None,
+            "clock": int(platform.clock.now().timestamp()),
+        }
+        signer = platform.signer_report()
+        return report | ({"signer": signer} if signer is not None else {})
+
+    @router.get("/livez")
+    async def livez() -> Response:
+        late = time.monotonic() - readiness.last_tick > LIVE_SECONDS and platform.running
+        return JSONResponse({"status": "dead" if late else "ok"}, status_code=503 if late else 200)
+
+    @router.get("/startupz")
+    async def startupz() -> Response:
+        checks = readiness.startup()
+        done = all(checks.values())
+        return JSONResponse(
+            {"status": "ok" if done else "starting", "checks": checks}, status_code=200 if done else 503
+        )
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        checks = await readiness.measure()
+        keys = readiness.startup()
+        ready = all(checks.values()) and all(keys.values())
+        body = {"status": "ready" if ready else "not_ready", "version": platform.version, "checks": checks | keys}
+        return JSONResponse(body | keyset(), status_code=200 if ready else 503)
+
+    @router.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        body, content_type = platform.metrics.expose(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
+    @router.get("/internal/keyset")
+    async def read_keyset() -> Response:
+        return JSONResponse(keyset())
+
+    @router.post("/internal/keyset")
+    async def push_keyset(request: Request, ring: str = "serviceJwt") -> Response:
+        body = await request.body()
+        if len(body) > DOCUMENT_BYTES_MAX * 2:
+            raise ServiceError(413, "too_large", "A ring document is at most 64 KiB.")
+        try:
+            keyrings.push(ring, body)
+        except DocumentError as error:
+            platform.metrics.counter("novacore_keyset_load_errors_total").labels(
+                ring if ring in AUDIENCES else "serviceJwt"
+            ).inc()
+            raise ServiceError(422, "keyset_refused", f"The ring document was refused: {error}.") from None
+        return JSONResponse(keyset())
+
+    @router.post("/internal/keyset/canary")
+    async def canary(body: _Canary) -> Response:
+        if body.ring not in AUDIENCES:
+            raise ServiceError(400, "validation_error", "There is no such ring to verify with.")
+        try:
+            keyrings.verify(body.ring, body.token, cache_seconds=0)
+        except TokenError as error:
+            raise unauthorized(error.code, "The canary token was refused.") from None
+        ring = keyrings.ring(body.ring)
+        return JSONResponse({"kid": kid_of(body.token), "generation": ring.document.generation if ring else 0})
+
+    return router
+
+
+def install_health(app: FastAPI, platform: Platform[Any], fields: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    """Add `GET /health` for old clients: cached one second, never says why."""
+    cached: dict[str, Any] = {}
+
+    @app.get("/health", dependencies=[public()])
+    async def health() -> dict[str, Any]:
+        """Say whether this service works."""
+        now = platform.clock.monotonic()
+        if not cached or now - cached["at"] >= FRESH_SECONDS:
+            checks = await platform.readiness.measure()
+            cached.update(at=now, status="ok" if all(checks.values()) else "degraded", fields=await fields())
+        return {
+            "status": cached["status"],
+            "service": platform.spec.name,
+            "timestamp": platform.clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "version": platform.version,
+            **cached["fields"],
+        }

@@ -1,0 +1,165 @@
+"""Our own service token: asked from auth-billing with the pod's projected token, renewed before it ends (rotation.md §3).
+
+Invariants: TOKEN-1 one renewal at a time, however many calls wait; TOKEN-2 a failed renewal keeps the current token until its
+`exp`; TOKEN-3 when the ring says `renew_now` and our kid is not the active one, nothing is sent before a renewal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from novacore.common.clock import Clock
+from novacore.common.keyring import KeyRings
+from novacore.common.log import get_logger
+from novacore_contracts.paths import Paths
+
+log = get_logger()
+
+RENEW_AT = 0.8
+JITTER = 0.1
+AFTER_SWITCH_SECONDS = 600
+"""After a switch of the signing key, renew somewhere in the next ten minutes: not all services at once."""
+REQUEST_TIMEOUT_S = 5.0
+RETRY_SECONDS = (0.5, 5.0)
+
+
+class NoTokenError(Exception):
+    """There is no valid service token and none could be got. The message names the cause, never the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceToken:
+    """A token, its key id, and when to renew and drop it (Unix seconds)."""
+
+    token: str = field(repr=False)
+    kid: str
+    renew_at: float
+    expires_at: float
+
+
+class ServiceTokens:
+    """Source of the `X-Service-Token` header."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        paths: Paths,
+        keyrings: KeyRings,
+        clock: Clock,
+        session: Callable[[], aiohttp.ClientSession],
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._url = url
+        self._paths = paths
+        self._keyrings = keyrings
+        self._clock = clock
+        self._session = session
+        self._uniform = uniform
+        self._held: ServiceToken | None = None
+        self._lock = asyncio.Lock()
+        self._retry_at = 0.0
+        self._switch: tuple[str, float] | None = None  # the active kid we follow, and when we follow it
+
+    @property
+    def kid(self) -> str | None:
+        """Key id of the token in use."""
+        return self._held.kid if self._held else None
+
+    async def get(self) -> str:
+        """Return a valid token, renewing it first when due. NoTokenError when there is none to be had."""
+        held = self._held
+        if held is not None and not self._due(held):
+            return held.token
+        return (await self._renew(replacing=held)).token
+
+    async def renew(self, refused: str) -> str:
+        """Return a token other than the one just refused (`kid_revoked`, `denied`, `token_expired`)."""
+        held = self._held
+        if held is not None and held.token != refused:
+            return held.token  # somebody else renewed meanwhile
+        self._retry_at = 0.0
+        self._held = None
+        return (await self._renew(replacing=None)).token
+
+    async def keep_fresh(self) -> None:
+        """Renew ahead of time for ever, so that no request waits for it."""
+        while True:
+            try:
+                await self.get()
+            except NoTokenError as error:
+                log.warning("service_token_missing", reason=str(error))
+            await asyncio.sleep(self._uniform(1.0, 3.0))
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _due(self, held: ServiceToken) -> bool:
+        now = self._now()
+        ring = self._keyrings.ring("serviceJwt")
+        if ring is not None and held.kid != ring.document.active_kid:
+            if ring.document.renew_now or held.kid not in ring.keys:
+                return True
+            if self._switch is None or self._switch[0] != ring.document.active_kid:
+                self._switch = (ring.document.active_kid, now + self._uniform(0, AFTER_SWITCH_SECONDS))
+            if now >= self._switch[1]:
+                return True
+        return now >= held.renew_at
+
+    async def _renew(self, *, replacing: ServiceToken | None) -> ServiceToken:
+        async with self._lock:
+            held = self._held
+            if held is not None and held is not replacing:
+                return held
+            now = self._now()
+            if now < self._retry_at:
+                return self._fall_back(held, "the last attempt failed a moment ago")
+            try:
+                self._held = await self._ask()
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+                self._retry_at = now + self._uniform(*RETRY_SECONDS)
+                log.warning("service_token_renewal_failed", reason=f"{type(error).__name__}: {error}"[:200])
+                return self._fall_back(held, f"auth-billing gave none ({type(error).__name__})")
+            return self._held
+
+    def _fall_back(self, held: ServiceToken | None, why: str) -> ServiceToken:
+        if held is not None and self._now() < held.expires_at:
+            return held
+        raise NoTokenError(f"no service token: {why}")
+
+    async def _ask(self) -> ServiceToken:
+        ring = self._keyrings.ring("serviceJwt")
+        bootstrap = await asyncio.to_thread(self._paths.identity_token.read_text)
+        async with self._session().post(
+            f"{self._url}/internal/token",
+            json={"min_generation": ring.document.generation if ring else 0},
+            headers={"Authorization": f"Bearer {bootstrap.strip()}"},
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
+        ) as response:
+            answer: dict[str, Any] = await response.json(content_type=None)
+            if response.status != 200:
+                raise ValueError(f"status {response.status} {str(answer.get('code', ''))[:40]}")
+        now = self._now()
+        lifetime = float(answer["expires_in"])
+        renew_in = lifetime * RENEW_AT * (1 - self._uniform(0, JITTER))
+        token = str(answer["token"])
+        log.info("service_token_renewed", kid=kid_of(token), expires_in=int(lifetime))
+        return ServiceToken(token=token, kid=kid_of(token), renew_at=now + renew_in, expires_at=now + lifetime)
+
+
+def kid_of(token: str) -> str:
+    """Return the key id in a token's header, unchecked. ValueError when there is none."""
+    segment = token.partition(".")[0]
+    try:
+        return str(json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))["kid"])
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        raise ValueError("the token has no readable kid") from None
