@@ -29,10 +29,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import redis as redis_sync
+
 from novacore.common.database import init_connection
 from novacore.migrations import runner
 from novacore_contracts.services import SCHEMAS
-
 from tests.kit.harness import RunningService, Stores, run_service
 from tests.kit.keys import Keys, TestUser
 

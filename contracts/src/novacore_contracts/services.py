@@ -48,16 +48,17 @@ SERVICES: tuple[Service, ...] = (
     Service("auth-billing", 3001, "auth", redis=True, stage=1, peers=()),
     Service("noble-spirit", 4000, "policy", redis=False, stage=2, peers=("auth-billing",)),
     Service("memory", 8001, "memory", redis=True, stage=2, peers=("auth-billing",)),
-    Service(
-        "intelligence", 8000, "chat", redis=True, stage=3, peers=("auth-billing", "memory", "noble-spirit")
-    ),
+    Service("intelligence", 8000, "chat", redis=True, stage=3, peers=("auth-billing", "memory", "noble-spirit")),
     Service("ngs-curriculum", 9000, "ngs", redis=True, stage=3, peers=("auth-billing", "noble-spirit")),
     Service(
-        "mcp-server", 7000, None, redis=False, stage=3, peers=("auth-billing", "memory", "intelligence", "ngs-curriculum")
+        "mcp-server",
+        7000,
+        None,
+        redis=False,
+        stage=3,
+        peers=("auth-billing", "memory", "intelligence", "ngs-curriculum"),
     ),
-    Service(
-        "reflection-worker", None, None, redis=True, stage=4, peers=("auth-billing", "memory", "noble-spirit")
-    ),
+    Service("reflection-worker", None, None, redis=True, stage=4, peers=("auth-billing", "memory", "noble-spirit")),
     Service("distillation-worker", None, "distill", redis=True, stage=4, peers=("auth-billing", "memory")),
     Service(
         "gateway",

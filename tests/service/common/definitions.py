@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
+from pydantic import BaseModel
+
 from novacore.common.app import ServiceDefinition
 from novacore.common.callers import (
     Caller,
@@ -16,7 +18,6 @@ from novacore.common.callers import (
     user_route,
 )
 from novacore.common.settings import CommonSettings
-from pydantic import BaseModel
 
 router = APIRouter()
 

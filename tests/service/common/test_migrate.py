@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import replace
 
 import asyncpg
 import pytest
-from novacore.migrations import runner
-from novacore_contracts.services import SCHEMAS
 
+from novacore.migrations import runner
+from novacore_contracts.paths import Paths
+from novacore_contracts.services import SCHEMAS
+from tests.kit.keys import put
 from tests.service.conftest import ROLES
 
 
+@pytest.mark.invariant("MIGRATE-3")
 async def test_a_second_run_applies_nothing(admin_conn):
     before = await admin_conn.fetch("SELECT * FROM ops.schema_migrations ORDER BY 1, 2")
 
@@ -20,6 +25,7 @@ async def test_a_second_run_applies_nothing(admin_conn):
     assert await admin_conn.fetch("SELECT * FROM ops.schema_migrations ORDER BY 1, 2") == before
 
 
+@pytest.mark.invariant("MIGRATE-2")
 async def test_refuses_a_file_that_changed_after_it_was_applied(admin_conn):
     steps = [replace(step, sql=step.sql + "\n-- later") if step.version == 1 else step for step in runner.plan()]
 
@@ -30,7 +36,7 @@ async def test_refuses_a_file_that_changed_after_it_was_applied(admin_conn):
 async def test_a_failed_file_leaves_nothing_behind(admin_conn):
     bad = runner.Step("auth", 99, "0099_bad.sql", "CREATE TABLE auth.half (id int); SELECT no_such_function();")
 
-    with pytest.raises(runner.MigrationError, match="auth/0099_bad.sql"):
+    with pytest.raises(runner.MigrationError, match=r"auth/0099_bad\.sql"):
         await runner.apply(admin_conn, roles=ROLES, say=lambda _: None, steps=[bad])
 
     assert await admin_conn.fetchval("SELECT to_regclass('auth.half')") is None
@@ -46,6 +52,7 @@ async def test_every_schema_has_outbox_and_idempotency_of_the_migrator(admin_con
     assert set(found.values()) == {"nova_migrator"}
 
 
+@pytest.mark.invariant("MIGRATE-4")
 @pytest.mark.parametrize("schema", SCHEMAS)
 async def test_no_role_reads_another_schema(postgres_server, database, schema):
     conn = await asyncpg.connect(
@@ -72,3 +79,45 @@ async def test_a_role_not_of_this_release_is_refused(admin_conn):
 async def test_says_which_pgvector_it_found_when_it_is_too_old(admin_conn):
     with pytest.raises(runner.MigrationError, match=r"pgvector is 0\.8\.\d+, at least 99\.0\.0 is needed"):
         await runner.apply(admin_conn, roles=ROLES, say=lambda _: None, pgvector_min=(99, 0, 0))
+
+
+@pytest.mark.invariant("MIGRATE-1")
+async def test_a_second_runner_waits_for_the_first(admin_conn, postgres_server, database):
+    other = await postgres_server.connect(database)
+    await other.execute("SELECT pg_advisory_lock($1)", runner.LOCK_KEY)
+    said: list[str] = []
+    waiting = asyncio.ensure_future(runner.apply(admin_conn, roles=ROLES, say=said.append))
+    async with asyncio.timeout(10):
+        while not said:
+            await asyncio.sleep(0.01)
+    assert said == ["another migration is running: waiting for it"]
+    assert not waiting.done()
+
+    await other.close()
+
+    async with asyncio.timeout(20):
+        assert await waiting == 0
+
+
+async def test_a_changed_verifier_is_written_and_an_equal_one_is_not(admin_conn):
+    changed = [{**ROLES[0], "scram": "SCRAM-SHA-256$4096:AAAA$BBBB:DDDD"}]
+
+    await runner.apply(admin_conn, roles=changed, say=lambda _: None, steps=[])
+    try:
+        stored = await admin_conn.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = $1", ROLES[0]["name"])
+        assert stored.endswith("DDDD")
+    finally:
+        await runner.apply(admin_conn, roles=ROLES, say=lambda _: None, steps=[])
+
+
+async def test_waits_for_postgres_and_gives_up_with_the_next_step(tmp_path):
+    paths = Paths(tmp_path)
+    admin = {"host": str(tmp_path), "port": 5432, "database": "x", "user": "postgres", "sslmode": "disable"}
+    put(paths.migration / "admin.json", json.dumps(admin))
+    put(paths.migration / "roles.json", json.dumps({"roles": ROLES}))
+    said: list[str] = []
+
+    with pytest.raises(runner.MigrationError, match=r"did not answer within 0 s .* delete the Job"):
+        await runner.migrate(paths, say=said.append, deadline_s=0.4)
+
+    assert said[0].startswith("waiting for Postgres at")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
+from aiohttp import web
+
 from novacore.common import outbox
+from novacore.common.errors import ServiceError
 from novacore.common.idempotency import Idempotency
 from novacore.common.peers import PeerError
+from novacore.common.redis import Redis, RedisError
 from novacore_contracts.identity import SERVICE_TOKEN_HEADER
-
-from tests.kit.keys import SigningKey
+from tests.kit.keys import SigningKey, put
 from tests.service.common.definitions import PROBE
 
 
@@ -228,12 +234,13 @@ async def test_the_same_key_and_body_are_done_once(service, make_user):
     assert done == [1]
 
 
+@pytest.mark.invariant("OUTBOX-1")
 async def test_the_outbox_moves_committed_events_to_their_stream_once(service, make_user, redis_client):
     user, db = await make_user(), service.platform.db
     relay = outbox.Relay(db=db, redis=service.platform.redis, schema="memory", platform=service.platform)
     async with db.transaction() as conn:
         await outbox.add(conn, type="usage.adjust", payload={"delta": 5}, user_id=user.id, schema="memory")
-    with pytest.raises(RuntimeError):
+    with contextlib.suppress(RuntimeError):
         async with db.transaction() as conn:
             await outbox.add(conn, type="usage.adjust", payload={"delta": 6}, user_id=user.id, schema="memory")
             raise RuntimeError("rolled back")
@@ -244,3 +251,130 @@ async def test_the_outbox_moves_committed_events_to_their_stream_once(service, m
     entries = redis_client.xrange("stream:outbox:memory")
     assert len(entries) == 1
     assert '"delta":5' in entries[0][1]["e"]
+
+
+async def test_a_new_password_reaches_the_pool_without_a_restart(service, make_user, keys, database, postgres_server):
+    db, platform = service.platform.db, service.platform
+    material = {
+        "user": "nova_memory_b", "password": "x", "host": postgres_server.host, "port": postgres_server.port,
+        "database": database, "sslmode": "verify-full",
+    }  # fmt: skip
+    put(platform.paths.creds / "postgres.jws", keys.sign(keys.credential("postgres", material, generation=2)))
+
+    async with asyncio.timeout(15):
+        while True:
+            async with db.connection() as conn:  # never fails meanwhile
+                if await conn.fetchval("SELECT current_user") == "nova_memory_b":
+                    break
+            await asyncio.sleep(0.1)
+
+    async with db.transaction((await make_user()).id) as conn:
+        assert await conn.fetchval("SELECT count(*) FROM memory.outbox") == 0
+
+
+async def test_a_statement_over_its_time_is_504_deadline(client_for):
+    async with client_for("memory", definition=PROBE, settings={"postgres_statement_timeout_s": 0.2}) as running:
+        with pytest.raises(ServiceError) as caught:
+            async with running.platform.db.connection() as conn:
+                await conn.execute("SELECT pg_sleep(5)")
+
+    assert (caught.value.status, caught.value.code) == (504, "deadline")
+    assert running.platform.metrics.value("novacore_db_errors_total", **{"class": "timeout"}) == 1
+
+
+async def test_without_postgres_a_service_starts_and_answers_503(client_for, keys):
+    async with client_for("memory", definition=PROBE, settings={"postgres_statement_timeout_s": 1}) as running:
+        await running.platform.db.close()
+        running.platform.readiness.forget()
+
+        assert (await running.internal.get("/livez")).status_code == 200
+        answer = await running.internal.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["database"] is False
+        with pytest.raises(ServiceError) as caught:
+            async with running.platform.db.transaction():
+                pass
+        assert caught.value.code == "not_ready"
+
+
+async def test_a_pushed_keyset_is_used_at_once_and_acknowledged(service, keys):
+    compact = keys.sign(keys.switched("serviceJwt", generation=2, revoke=True))
+
+    answer = await service.internal.post("/internal/keyset", content=compact)
+
+    assert answer.json()["rings"]["serviceJwt"]["generation"] == 2
+    assert answer.json()["rings"]["serviceJwt"]["via"] == "push"
+    canary = await service.internal.post("/internal/keyset/canary", json={"token": keys.service_token("gateway")})
+    assert (canary.status_code, canary.json()["code"]) == (401, "kid_revoked")
+    fresh = keys.service_token("gateway", key=keys.standby["serviceJwt"])
+    accepted = await service.internal.post("/internal/keyset/canary", json={"token": fresh})
+    assert accepted.json() == {"kid": keys.standby["serviceJwt"].kid, "generation": 2}
+
+
+async def test_a_forged_keyset_push_is_refused(service, keys):
+    forged = keys.sign(keys.document("serviceJwt", generation=9), root=SigningKey("root-"))
+
+    answer = await service.internal.post("/internal/keyset", content=forged)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "keyset_refused")
+
+
+async def test_a_refused_service_token_is_renewed_and_the_call_sent_again_once(service, keys):
+    stub = service.stubs["auth-billing"]
+    challenge = {"WWW-Authenticate": 'Bearer realm="novacore-services", error="kid_revoked"'}
+
+    def answer(_asked):
+        if len(stub.requests("/thing")) == 1:
+            return web.json_response({"code": "kid_revoked"}, status=401, headers=challenge)
+        return 200, {"ok": True}
+
+    stub.on("POST", "/thing", answer)
+
+    assert await service.platform.peers.call("auth-billing", "POST", "/thing", json={"a": 1}) == {"ok": True}
+    first, second = stub.requests("/thing")
+    assert first.headers["X-Service-Token"] != second.headers["X-Service-Token"]
+    assert second.json == {"a": 1}
+
+
+async def test_a_refused_user_token_costs_no_renewal(service, make_user, keys):
+    stub = service.stubs["auth-billing"]
+    await service.platform.tokens.get()
+    asked = len(stub.requests("/internal/token"))
+    challenge = {"WWW-Authenticate": 'Bearer realm="novacore-api", error="token_expired"'}
+    stub.on("GET", "/thing", lambda _: web.json_response({"code": "token_expired"}, status=401, headers=challenge))
+
+    with pytest.raises(PeerError) as caught:
+        await service.platform.peers.call("auth-billing", "GET", "/thing")
+
+    assert (caught.value.status, caught.value.code) == (401, "token_expired")
+    assert len(stub.requests("/internal/token")) == asked
+
+
+@pytest.mark.invariant("OUTBOX-2")
+async def test_a_row_is_marked_only_after_the_stream_has_it(service, redis_client):
+    db, platform = service.platform.db, service.platform
+    async with db.transaction() as conn:
+        await outbox.add(conn, type="usage.adjust", payload={}, user_id=None, schema="memory")
+    away = Redis(port=1)
+
+    with pytest.raises(RedisError):
+        await outbox.Relay(db=db, redis=away, schema="memory", platform=platform).relay_once()
+    async with db.connection() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM memory.outbox WHERE relayed_at IS NULL") == 1
+
+    assert await outbox.Relay(db=db, redis=platform.redis, schema="memory", platform=platform).relay_once() == 1
+    assert redis_client.xlen("stream:outbox:memory") == 1
+
+
+async def test_replicas_of_the_relay_never_move_a_row_twice(service, redis_client):
+    db, platform = service.platform.db, service.platform
+    async with db.transaction() as conn:
+        for number in range(250):
+            await outbox.add(conn, type="usage.adjust", payload={"n": number}, user_id=None, schema="memory")
+    relays = [outbox.Relay(db=db, redis=platform.redis, schema="memory", platform=platform) for _ in range(4)]
+
+    moved = await asyncio.gather(*(relay.relay_once() for relay in relays))
+    while more := await relays[0].relay_once():
+        moved.append(more)
+
+    assert sum(moved) == redis_client.xlen("stream:outbox:memory") == 250

@@ -1,0 +1,1 @@
+"""NovaCore's nine services: `novacore serve <service>`."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from fastapi import APIRouter, FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from novacore.common import errors, log as log_
+from novacore.common import errors
+from novacore.common import log as log_
 from novacore.common.callers import undeclared_routes
 from novacore.common.clock import Clock, SystemClock
 from novacore.common.database import Database
@@ -32,12 +33,12 @@ from novacore.common.redis import RedisError, build_redis
 from novacore.common.settings import CommonSettings, SettingsError
 from novacore.common.tasks import Loop, Supervisor
 from novacore.common.tokens import ServiceTokens
-from novacore_contracts.paths import Paths, paths as default_paths
+from novacore_contracts.paths import Paths
+from novacore_contracts.paths import paths as default_paths
 from novacore_contracts.services import BY_NAME, Service, internal_url
 
 if TYPE_CHECKING:
     import aiohttp
-
     from redis.asyncio import Redis
 
 S = TypeVar("S", bound=CommonSettings)
@@ -72,6 +73,7 @@ class Platform(Generic[S]):
         self._peers: Peers | None = None
         self._session: aiohttp.ClientSession | None = None
         self._supervisor = Supervisor()
+        self.app: FastAPI | None = None  # the public app; set by make_apps
         self.signer_report: Callable[[], dict[str, Any] | None] = lambda: None  # auth-billing sets it
 
     @property
@@ -114,6 +116,8 @@ class Platform(Generic[S]):
                 self.spawn("database", self.db.keep_connected)
             if self.tokens is not None:
                 self.spawn("service_token", self.tokens.keep_fresh)
+            if self.spec.port is None:
+                self.spawn("heartbeat", self._beat)
             self.running = True
             try:
                 yield
@@ -152,6 +156,13 @@ class Platform(Generic[S]):
             self.readiness.add("migrations", lambda: migrations_applied(db, schema))
         if self.redis is not None and self.spec.name != "gateway":  # the gateway's limits fall back to local buckets
             self.readiness.add("redis", self._redis_answers)
+
+    async def _beat(self) -> None:
+        """Tell the gateway's status page that this worker lives: it has no port to be asked on."""
+        while self.redis is not None:
+            with contextlib.suppress(RedisError):
+                await self.redis.set(f"hb:{self.spec.name}:latest", self.clock.now().isoformat(), ex=30)
+            await asyncio.sleep(10)
 
     async def _redis_answers(self) -> bool:
         assert self.redis is not None
@@ -225,8 +236,8 @@ def make_apps(
     platform.metrics.gauge("novacore_build_info").labels(
         platform.version, hashlib.sha256(platform.version.encode()).hexdigest()[:8]
     ).set(1)
-    public = _app(definition, platform, title=f"NovaCore {spec.name}", routers=definition.routers)
-    internal = _app(definition, platform, title=f"NovaCore {spec.name} (internal)", routers=definition.internal_routers)
+    public = _app(platform, title=f"NovaCore {spec.name}", routers=definition.routers)
+    internal = _app(platform, title=f"NovaCore {spec.name} (internal)", routers=definition.internal_routers)
     internal.include_router(internal_routes(platform))
     if spec.port is not None:
 
@@ -234,6 +245,7 @@ def make_apps(
             return await definition.health_fields(platform) if definition.health_fields else {}
 
         install_health(public, platform, fields)
+    platform.app = public
     for app in (public, internal):
         if missing := undeclared_routes(app):
             raise RuntimeError(f"{spec.name}: routes without a declared caller: {', '.join(missing)}")
@@ -244,7 +256,9 @@ def make_apps(
 
 
 def service_of(type_: type[T]) -> Callable[[Request], T]:
-    """Return a dependency that gives endpoints their service: `Annotated[MemoryService, Depends(service_of(MemoryService))]`."""
+    """Return a dependency that gives endpoints their service: `Annotated[MemoryService,
+    Depends(service_of(MemoryService))]`.
+    """
 
     def get(request: Request) -> T:
         service = request.app.state.service
@@ -255,9 +269,7 @@ def service_of(type_: type[T]) -> Callable[[Request], T]:
     return get
 
 
-def _app(
-    definition: ServiceDefinition[S], platform: Platform[S], *, title: str, routers: Sequence[APIRouter]
-) -> _ServiceApp:
+def _app(platform: Platform[S], *, title: str, routers: Sequence[APIRouter]) -> _ServiceApp:
     app = _ServiceApp(title=title, version=platform.version, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.platform = platform
     errors.install_handlers(app)

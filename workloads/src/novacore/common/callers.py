@@ -1,8 +1,8 @@
 """Who may call a route, declared at the route (workloads.md §1.2). A route without a declaration stops the start-up.
 
-Two tokens say everything: `X-Service-Token` who calls, `Authorization` for whom. `X-Act-For` names a user without his token
-and counts only with permission `act:user`. No other header carries identity.
-The gateway's `*` is good only together with a user token (`user_route`, `user_or_service_route`), never alone.
+Two tokens say everything: `X-Service-Token` who calls, `Authorization` for whom. `X-Act-For` names a user without his
+token and counts only with permission `act:user`. No other header carries identity. The gateway's `*` is good only
+together with a user token (`user_route`, `user_or_service_route`), never alone.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Rule:
             self._need_permission(granted - {"*"})
             return Caller(service=service, permissions=granted, act_for=_act_for(request, granted))
         self._need_permission(granted)
-        user = self._user(request, keyrings)
+        user = self._user(request, keyrings, service)
         return Caller(service=service, permissions=granted, user=user)
 
     def _need_permission(self, granted: frozenset[str]) -> None:
@@ -140,7 +140,7 @@ class Rule:
             return
         raise forbidden("scope_missing", "This service may not call this route.")
 
-    def _user(self, request: Request, keyrings: KeyRings) -> User:
+    def _user(self, request: Request, keyrings: KeyRings, service: str) -> User:
         token = bearer(request.headers.get("authorization"))
         if token is None:
             raise unauthorized("token_missing", _SENTENCES["token_missing"])
@@ -148,7 +148,8 @@ class Rule:
             user = read_user(keyrings, token)
         except TokenError as error:
             raise refused_token(error, realm=USER_REALM) from None
-        if user.scope not in self.scopes:
+        # mcp-server passes the token of a device on; its tools are what that scope was given for.
+        if user.scope not in self.scopes and (user.scope, service) != ("mcp", "mcp-server"):
             raise forbidden("scope_missing", "This token is not meant for this route.")
         if self.role is not None and user.role != self.role:
             raise forbidden("role_required", f"This needs the role {self.role}.")
@@ -211,7 +212,7 @@ def service_route(permission: str) -> Any:
 
 
 def user_or_service_route(*permissions: str) -> Any:
-    """Depends: like `user_route` when a user token came; else a service with a permission, `act:user` and `X-Act-For`."""
+    """Depends: like `user_route` when a user token came; else a service with a permission and `X-Act-For`."""
     return Depends(Rule("user_or_service", permissions))
 
 

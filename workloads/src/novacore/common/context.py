@@ -1,7 +1,7 @@
 """What belongs to the request or message in hand, carried by a context variable.
 
-One mutable `Trail` per request: the outermost middleware makes it, inner code fills in who called, and the access log and
-the metrics read it at the end. Background loops bind their own.
+One mutable `Trail` per request: the outermost middleware makes it, inner code fills in who called, and the access log
+and the metrics read it at the end. Background loops bind their own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Postgres for one service: a pool from the credential document, transactions with row-level security, measured.
 
-`postgres.jws` names user, password, host and port together; a new generation builds a new pool and lets the old one finish
-its connections, so a changed password fails no request. TLS is verified against the installation's CA unless
+`postgres.jws` names user, password, host and port together; a new generation builds a new pool and lets the old one
+finish its connections, so a changed password fails no request. TLS is verified against the installation's CA unless
 `postgres_insecure` says otherwise (tests on a socket). Nothing waits for Postgres at start: until there is a pool, a
 transaction answers 503 `not_ready`.
 
@@ -96,9 +96,10 @@ class Database:
         finally:
             self._gauge(pool)
 
-    async def listen(self, channel: str) -> asyncpg.Connection[Any]:
+    async def dedicated(self) -> asyncpg.Connection[Any]:
         """Return a connection of its own for LISTEN (a pooled one would be reset). The caller closes it."""
-        return await asyncpg.connect(**self._target(), timeout=CONNECT_TIMEOUT_S)
+        conn: asyncpg.Connection[Any] = await asyncpg.connect(**self._target(), timeout=CONNECT_TIMEOUT_S)
+        return conn
 
     async def keep_connected(self) -> None:
         """Build the pool as soon as there are credentials and a server, and a new one when the credentials change."""

@@ -44,7 +44,7 @@ async def listing(redis: Redis, streams: tuple[str, ...] = STREAMS) -> list[dict
     """Return a row for each dead letter: ids, type, error; no payload."""
     rows: list[dict[str, Any]] = []
     for stream in streams:
-        entries = await redis.xrange(dead_letters_of(stream), count=LIST_MAX)
+        entries: Any = await redis.xrange(dead_letters_of(stream), count=LIST_MAX)
         rows += [{"stream": stream, "letter": entry[0], **parse_dead_letter(entry[1])} for entry in entries]
     return rows
 
@@ -92,7 +92,7 @@ async def run(paths: Paths, action: str, arguments: list[str], write: Callable[[
 
 
 async def _fields(redis: Redis, stream: str, letter: str) -> dict[str, str]:
-    found = await redis.xrange(dead_letters_of(stream), min=letter, max=letter)
+    found: Any = await redis.xrange(dead_letters_of(stream), min=letter, max=letter)
     if not found:
         raise NoSuchLetterError(f"{letter} is not in {dead_letters_of(stream)}")
     fields: dict[str, str] = found[0][1]

@@ -60,7 +60,7 @@ class Idempotency:
         await conn_or_db.execute("SELECT set_config('app.user_id', $1, true)", str(user_id))
         return await self._run(conn_or_db, user_id, route, checked_key(key), body, produce)
 
-    async def _run(
+    async def _run(  # noqa: PLR0917 - the public run, once more
         self, conn: Connection, user_id: UUID, route: str, key: str | None, body: bytes, produce: Produce
     ) -> tuple[int, dict[str, Any]]:
         if key is None:

@@ -1,11 +1,12 @@
 """Verifying tokens against root-signed ring documents (rotation.md §2, §5).
 
-A ring document comes by mount, push or disk; only its signature counts. `KeyRings` polls the mounted directories each second
-(the kubelet swaps the link `..data`; inotify on a Secret's file fires once and dies) and swaps one immutable `Ring`.
+A ring document comes by mount, push or disk; only its signature counts. `KeyRings` polls the mounted directories each
+second (the kubelet swaps the link `..data`; inotify on a Secret's file fires once and dies) and swaps one immutable
+`Ring`.
 
-Invariants: RING-1 the generation in use never falls, whatever is mounted; RING-2 nothing clears a ring: a bad document is
-counted and the last good one stays; RING-3 the algorithm comes from the key, never from the token; RING-4 an unknown kid is
-401, never a fetch. Not here: who may do what (`callers`), getting our own token (`tokens`).
+Invariants: RING-1 the generation in use never falls, whatever is mounted; RING-2 nothing clears a ring: a bad document
+is counted and the last good one stays; RING-3 the algorithm comes from the key, never from the token; RING-4 an
+unknown kid is 401, never a fetch. Not here: who may do what (`callers`), getting our own token (`tokens`).
 """
 
 from __future__ import annotations
@@ -158,10 +159,10 @@ def verify(
     header = _header(token)
     if header is None or "crit" in header:
         raise TokenError("token_invalid")
-    kid = header.get("kid")
-    if not isinstance(kid, str):
+    named = header.get("kid")
+    if not isinstance(named, str):
         raise TokenError("token_invalid")
-    key = ring.keys.get(kid)
+    kid, key = named, ring.keys.get(named)
     if key is None:
         why = ring.gone.get(kid)
         raise TokenError(f"kid_{why}" if why else "kid_unknown")

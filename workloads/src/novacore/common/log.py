@@ -1,7 +1,7 @@
 """One JSON object per line on stdout; field names are those of workloads.md §1.4.
 
-Invariant LOG-1: no body, prompt, reply, e-mail, token, query string, SQL text or header value is ever written. A caller that
-names such a field gets the name and `[refused]` in the line, so the mistake is seen and the value is not.
+Invariant LOG-1: no body, prompt, reply, e-mail, token, query string, SQL text or header value is ever written. A
+caller that names such a field gets the name and `[refused]` in the line, so the mistake is seen and the value is not.
 `user` is 16 hex characters of an HMAC under the installation's key: one person can be followed, not named.
 """
 
@@ -12,6 +12,7 @@ import hmac
 import json
 import logging
 import os
+import socket
 import sys
 import time
 import traceback
@@ -37,7 +38,7 @@ REPEAT_SECONDS: Final = 60.0
 class _State:
     service: str = ""
     version: str = ""
-    pod: str = field(default_factory=lambda: os.environ.get("HOSTNAME", ""))
+    pod: str = field(default_factory=lambda: os.environ.get("HOSTNAME") or socket.gethostname())
     threshold: int = LEVELS["info"]
     key: bytes = b""
     out: TextIO | None = None  # None: whatever sys.stdout is at the time

@@ -1,7 +1,8 @@
 """Prometheus objects, made only from the registry in `novacore_contracts.metrics`.
 
-One registry per platform object, so that several services can live in one test process. Children of counters whose labels
-are all enumerated exist from the start with 0. `_created` series are off: they are a fifth of the lines and nobody reads them.
+One registry per platform object, so that several services can live in one test process. Children of counters whose
+labels are all enumerated exist from the start with 0. `_created` series are off: they are a fifth of the lines and
+nobody reads them.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any, TypeVar, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    exposition,
+)
 from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client import exposition
 
 from novacore_contracts.metrics import BY_NAME, Metric, metrics_of
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 _CLASSES: dict[str, type[Any]] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
@@ -62,7 +70,8 @@ class Metrics:
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Return body and content type for `/metrics`: OpenMetrics when asked for, for it alone carries exemplars."""
         if "application/openmetrics-text" in accept:
-            return openmetrics.generate_latest(self.registry), openmetrics.CONTENT_TYPE_LATEST
+            body: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]  # as above
+            return body, openmetrics.CONTENT_TYPE_LATEST
         return exposition.generate_latest(self.registry), exposition.CONTENT_TYPE_LATEST
 
     def value(self, name: str, **labels: str) -> float:

@@ -1,7 +1,7 @@
 """Redis for one service, from the credential document `redis.jws`; TLS by the installation's CA; failures counted.
 
-Every new connection asks for the credentials in use, so a changed password needs no restart. Two clients share them: one for
-commands (250 ms) and one whose reads may block (streams).
+Every new connection asks for the credentials in use, so a changed password needs no restart. Two clients share them:
+one for commands (250 ms) and one whose reads may block (streams).
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class _FromDocument(CredentialProvider):
             raise RedisConnectionError("redis.jws is not mounted")
         return str(key.material["user"]), str(key.material["password"])
 
+    async def get_credentials_async(self) -> tuple[str, str] | tuple[str]:
+        return self.get_credentials()
+
 
 class MeasuredRedis(Redis):
     """A client that counts its failures by class."""
@@ -46,7 +49,7 @@ class MeasuredRedis(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; RedisError as ever, counted."""
         try:
-            return await super().execute_command(*args, **options)
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py
         except RedisError as error:
             if self.count is not None:
                 self.count.labels(_class_of(error)).inc()
@@ -58,7 +61,7 @@ def build_redis(
 ) -> MeasuredRedis:
     """Return a client of the service's Redis. It connects when first used; host and port are those mounted now."""
     key = keyrings.credential("redis")
-    material = key.material if key is not None else {"host": "localhost", "port": 6379, "tls": True}
+    material: dict[str, Any] = key.material if key is not None else {"host": "localhost", "port": 6379, "tls": True}
     tls: dict[str, Any] = {}
     if material.get("tls", True):
         tls = {

@@ -1,8 +1,8 @@
 """One process, two uvicorn servers, one way to end (workloads.md §1.5).
 
 uvicorn seizes the signals in each server, so `capture_signals` is overridden and this module handles them alone.
-Drain: SIGTERM → `/readyz` 503 → serve on while endpoints are removed → stop reading queues → finish requests → close pools,
-exit 0. A second signal ends at once.
+Drain: SIGTERM → `/readyz` 503 → serve on while endpoints are removed → stop reading queues → finish requests → close
+pools, exit 0. A second signal ends at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Settings: one frozen, typed object per process, from mounted files; bad ones end the process with exit code 78.
 
-Read from `settings.yaml` (written by the operator). A `NOVA_<KEY>` variable overrides a non-secret key (nested keys with two
-underscores: `NOVA_LLM__PROVIDER`). Secrets never come through here: they are ring documents below `Paths.creds`.
-The refusal names the setting, never its value.
+Read from `settings.yaml` (written by the operator). A `NOVA_<KEY>` variable overrides a non-secret key (nested keys
+with two underscores: `NOVA_LLM__PROVIDER`). Secrets never come through here: they are ring documents below
+`Paths.creds`. The refusal names the setting, never its value.
 """
 
 from __future__ import annotations

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from redis.exceptions import ResponseError
 
 from novacore.common import context
 from novacore.common.ids import uuid7
 from novacore.common.log import get_logger
 from novacore.common.redis import Redis, RedisError
-from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
     from novacore.common.app import Platform
@@ -149,9 +149,10 @@ class Consumer:
         for entry in pending:
             owner = str(entry["consumer"])
             if owner != self._name and not await self._redis.exists(self._heartbeat(owner)):
-                taken += await self._redis.xclaim(
+                claimed: Any = await self._redis.xclaim(
                     self._stream, self._group, self._name, CLAIM_IDLE_MS, [entry["message_id"]]
                 )
+                taken += claimed
         await self._handle_all(taken)
         return len(taken)
 
@@ -159,9 +160,10 @@ class Consumer:
         """Put messages whose waiting time is over back into the stream; return how many."""
         key = delayed_of(self._stream, self._group)
         moved = 0
-        for raw in await self._redis.zrangebyscore(key, "-inf", time.time(), start=0, num=COUNT):
+        due: Any = await self._redis.zrangebyscore(key, "-inf", time.time(), start=0, num=COUNT)
+        for raw in due:
             # Only one consumer gets to remove it; the XADD of the same script cannot be lost in between.
-            moved += int(await self._redis.eval(_RELEASE, 2, key, self._stream, raw))  # type: ignore[misc]  # redis-py types eval as sync or async
+            moved += int(await self._redis.eval(_RELEASE, 2, key, self._stream, raw))
         return moved
 
     async def ensure_group(self) -> None:
@@ -224,7 +226,7 @@ class Consumer:
             except PoisonError as error:
                 await self._bury(message_id, raw, str(error))
                 log.error("job_dead", error=error, **fields_)
-            except Exception as error:  # noqa: BLE001 - top of a loop: logged, counted, tried again
+            except Exception as error:
                 dead = envelope.attempt >= self._attempts_max
                 await (
                     self._bury(message_id, raw, f"{type(error).__name__}: {error}"[:500])

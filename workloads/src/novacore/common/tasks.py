@@ -63,10 +63,10 @@ class Supervisor:
         while True:
             started = asyncio.get_running_loop().time()
             try:
-                await (loop if asyncio.iscoroutine(loop) else loop())  # type: ignore[operator]  # iscoroutine narrows it
+                await (loop if asyncio.iscoroutine(loop) else loop())
             except asyncio.CancelledError:
                 raise
-            except Exception as error:  # noqa: BLE001 - top of a loop
+            except Exception as error:
                 self.crashes[name] = self.crashes.get(name, 0) + 1
                 log.error("loop_crashed", error=error, name=name, crashes=self.crashes[name])
             else:

@@ -1,0 +1,168 @@
+"""Getting and renewing our own service token."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import pytest
+from novacore.common.keyring import KeyRings
+from novacore.common.metrics import Metrics
+from novacore.common.tokens import NoTokenError, ServiceTokens
+from novacore_contracts.paths import Paths
+
+from tests.kit.keys import Keys, put
+
+KEYS = Keys()
+
+
+class Clock:
+    def __init__(self):
+        self.at = datetime.now(UTC)
+
+    def now(self):
+        return self.at
+
+    def monotonic(self):
+        return time.monotonic()
+
+
+class Answer:
+    def __init__(self, status, body):
+        self.status, self._body = status, body
+
+    async def __aenter__(self):
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_):
+        return None
+
+    async def json(self, **_):
+        return self._body
+
+
+class Session:
+    """Stands at the network's edge: what auth-billing answers."""
+
+    def __init__(self):
+        self.asked = []
+        self.down = False
+        self.key = KEYS.active["serviceJwt"]
+
+    def post(self, url, *, json, headers, timeout):
+        self.asked.append((url, json, headers))
+        if self.down:
+            raise aiohttp.ClientConnectionError("refused")
+        token = KEYS.service_token("memory", key=self.key)
+        return Answer(200, {"token": token, "expires_in": 1000, "generation": 1})
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def session():
+    return Session()
+
+
+@pytest.fixture
+def rings(tmp_path, clock):
+    paths = Paths(tmp_path)
+    KEYS.mount(paths)
+    put(paths.identity_token, "projected\n")
+    rings = KeyRings(paths, clock, Metrics("memory"))
+    rings.load()
+    return rings
+
+
+@pytest.fixture
+def tokens(tmp_path, clock, session, rings):
+    return ServiceTokens(
+        url="http://auth:9090", paths=Paths(tmp_path), keyrings=rings, clock=clock, session=lambda: session,
+        uniform=lambda low, _high: low,
+    )  # fmt: skip
+
+
+async def test_asks_with_the_projected_token_and_its_generation(tokens, session):
+    await tokens.get()
+
+    url, body, headers = session.asked[0]
+    assert url == "http://auth:9090/internal/token"
+    assert body == {"min_generation": 1}
+    assert headers == {"Authorization": "Bearer projected"}
+
+
+@pytest.mark.invariant("TOKEN-1")
+async def test_many_waiters_cost_one_renewal(tokens, session):
+    got = await asyncio.gather(*(tokens.get() for _ in range(50)))
+
+    assert len(set(got)) == 1
+    assert len(session.asked) == 1
+
+
+async def test_renews_at_four_fifths_of_its_life(tokens, session, clock):
+    first = await tokens.get()
+    clock.at += timedelta(seconds=790)
+    assert await tokens.get() == first
+    clock.at += timedelta(seconds=20)
+
+    assert await tokens.get() != first
+
+
+@pytest.mark.invariant("TOKEN-2")
+async def test_a_failed_renewal_keeps_the_token_until_it_ends(tokens, session, clock):
+    first = await tokens.get()
+    session.down = True
+    clock.at += timedelta(seconds=900)
+    assert await tokens.get() == first
+    clock.at += timedelta(seconds=101)
+
+    with pytest.raises(NoTokenError, match="auth-billing gave none"):
+        await tokens.get()
+
+
+async def test_does_not_hammer_a_signer_that_is_away(tokens, session):
+    session.down = True
+    for _ in range(10):
+        with pytest.raises(NoTokenError):
+            await tokens.get()
+
+    assert len(session.asked) == 1
+
+
+@pytest.mark.invariant("TOKEN-3")
+async def test_renew_now_renews_before_the_next_send(tokens, session, rings):
+    first = await tokens.get()
+    session.key = KEYS.standby["serviceJwt"]
+    rings.push("serviceJwt", KEYS.sign(KEYS.switched("serviceJwt", generation=2, renew_now=True)))
+
+    assert await tokens.get() != first
+    assert tokens.kid == KEYS.standby["serviceJwt"].kid
+
+
+async def test_after_a_plain_switch_it_renews_within_ten_minutes_not_at_once(tmp_path, session, rings, clock):
+    tokens = ServiceTokens(
+        url="http://auth:9090", paths=Paths(tmp_path), keyrings=rings, clock=clock, session=lambda: session,
+        uniform=lambda low, high: (low + high) / 2,
+    )  # fmt: skip
+    first = await tokens.get()
+    session.key = KEYS.standby["serviceJwt"]
+    rings.push("serviceJwt", KEYS.sign(KEYS.switched("serviceJwt", generation=2)))
+
+    assert await tokens.get() == first
+    clock.at += timedelta(seconds=301)
+    assert await tokens.get() != first
+
+
+async def test_a_refused_token_is_replaced_once_for_all_who_held_it(tokens, session):
+    refused = await tokens.get()
+
+    first, second = await tokens.renew(refused), await tokens.renew(refused)
+
+    assert first == second != refused
+    assert len(session.asked) == 2
