@@ -25,8 +25,9 @@ BARE_POSTGRES = Rootfs(
     suite="forky",
     packages=["postgresql-18", "postgresql-18-pgvector", "pgbackrest"],
     hooks=[
-        'chroot "$1" groupadd --system --gid 999 postgres',
-        'chroot "$1" useradd --system --uid 999 --gid 999 --home-dir /var/lib/postgresql --shell /bin/bash postgres',
+        # Before anything is configured there is no groupadd; Debian's scripts keep an account that exists.
+        'echo "postgres:x:999:" >> "$1/etc/group"',
+        'echo "postgres:x:999:999::/var/lib/postgresql:/bin/bash" >> "$1/etc/passwd"',
     ],
     late_hooks=['rm -rf "$1/var/lib/postgresql/18"'],
     changes=[
@@ -39,8 +40,8 @@ BARE_REDIS = Rootfs(
     suite="trixie",
     packages=["redis-server", "redis-tools"],
     hooks=[
-        'chroot "$1" groupadd --system --gid 999 redis',
-        'chroot "$1" useradd --system --uid 999 --gid 999 --home-dir /data redis',
+        'echo "redis:x:999:" >> "$1/etc/group"',
+        'echo "redis:x:999:999::/data:/usr/sbin/nologin" >> "$1/etc/passwd"',
     ],
     changes=["USER 999"],
 )

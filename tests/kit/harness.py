@@ -15,13 +15,13 @@ from uuid import UUID
 
 import httpx
 import uvicorn
+
 from novacore.common.app import Apps, Platform, ServiceDefinition, make_apps
 from novacore.common.clock import Clock
 from novacore.common.settings import read_settings
 from novacore_contracts.identity import ACT_FOR_HEADER, SERVICE_TOKEN_HEADER
 from novacore_contracts.paths import Paths
 from novacore_contracts.services import BY_NAME
-
 from tests.kit.keys import Keys, TestUser, put
 from tests.kit.peers import StubPeer, token_issuer
 
@@ -170,11 +170,11 @@ async def listening(app: Any) -> AsyncIterator[str]:
     server = uvicorn.Server(
         uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )
-    server.capture_signals = lambda: _nothing()  # type: ignore[method-assign]  # the test run keeps its own handlers
+    server.capture_signals = _nothing  # type: ignore[method-assign]  # the test run keeps its own handlers
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve(sockets=[listener]))
         async with asyncio.timeout(10):
-            while not server.started:
+            while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
                 await asyncio.sleep(0.01)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

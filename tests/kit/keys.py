@@ -14,8 +14,9 @@ from uuid import UUID, uuid4
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.api_jws import PyJWS
+
 from novacore_contracts.identity import ISSUER, KID_PREFIX, PERMISSIONS, SERVICE_AUDIENCE, USER_AUDIENCE
-from novacore_contracts.keyset import JWS_TYPE, Deny, RingDocument, RingKey, Tombstone, thumbprint
+from novacore_contracts.keyset import JWS_TYPE, RingDocument, RingKey, Tombstone, thumbprint
 from novacore_contracts.paths import Paths
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,9 @@ class Asked:
     method: str
     path: str
     query: dict[str, str]
-    headers: dict[str, str]
+    headers: Mapping[str, str]  # names in any case
     json: Any
+    raw: bytes = b""
 
 
 @dataclass
@@ -68,7 +69,7 @@ class StubPeer:
             body = json.loads(raw) if raw else None
         except ValueError:
             body = raw
-        asked = Asked(request.method, request.path, dict(request.query), dict(request.headers), body)
+        asked = Asked(request.method, request.path, dict(request.query), request.headers, body, raw)
         self.asked.append(asked)
         for method, pattern, answer in self._answers:
             if method == request.method and pattern.fullmatch(request.path):
