@@ -1,0 +1,63 @@
+"""`status` of a NovaCoreDeployment. Written by server-side apply to `/status`, only when it changed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from novacore_operator.api.fields import Model
+
+
+class Condition(Model):
+    """One aspect of the installation, in the manner of Kubernetes conditions."""
+
+    type: str = Field(max_length=64, description="Aspect: Ready, Progressing, DataStoresReady, …")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(max_length=64, description="One word; docs/reference/conditions.md explains each.")
+    message: str = Field(max_length=2048, description="What is wrong and what to do, in one sentence.")
+    last_transition_time: str = Field(
+        description="When status last changed.", json_schema_extra={"format": "date-time"}
+    )
+    observed_generation: int = Field(description="Generation of the spec this was computed from.")
+
+
+class Component(Model):
+    """One of the nine services, postgres or redis."""
+
+    name: str = Field(max_length=63, description="Name of the service or data store.")
+    ready: bool = Field(description="At the desired revision and available.")
+    desired: int = Field(description="Pods wanted.")
+    updated: int = Field(description="Pods of the desired revision.")
+    available: int = Field(description="Pods that answer.")
+    revision: str = Field(max_length=64, description="Short hash of the desired pod template.")
+    image: str = Field(max_length=512, description="Image wanted.")
+    reason: str = Field(max_length=64, description="One word; docs/reference/conditions.md explains each.")
+    message: str = Field(max_length=1024, description="What is wrong and what to do; empty when ready.")
+
+
+class Release(Model):
+    """Which release runs."""
+
+    target: str = Field(max_length=32, description="Release the spec asks for.")
+    current: str | None = Field(default=None, max_length=32, description="Last release that was wholly Ready.")
+
+
+class Status(Model):
+    """What the operator observed."""
+
+    observed_generation: int | None = Field(default=None, description="Generation of the spec last acted upon.")
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=32,
+        description="Aspects of the installation.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    release: Release | None = Field(default=None, description="Which release runs.")
+    services: str | None = Field(default=None, max_length=16, description="Ready services of all, such as 9/9.")
+    components: list[Component] = Field(
+        default=[],
+        max_length=32,
+        description="Nine services, postgres and redis.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )

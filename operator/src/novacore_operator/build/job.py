@@ -1,0 +1,67 @@
+"""The migration Job: one per release and content, it gates the roll-out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from novacore_operator.build.common import labels, manifest
+from novacore_operator.build.deployment import FILES_GROUP, PATHS
+from novacore_operator.build.pod import (
+    config_volume,
+    container_security,
+    empty_dir,
+    image_pull_secrets,
+    pod_security,
+    secret_volume,
+)
+from novacore_operator.build.release import image_of
+from novacore_operator.build.resources import build_resources
+from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.state.ownership import digest
+
+
+def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
+    """Return the Job `novacore migrate`. `roles_hash`: of the roles and the administrator's access it is given.
+
+    Its name ends in a hash of all it would do, because a Job's template cannot be changed: other content, other Job,
+    and the same content is never run twice.
+    """
+    entries: list[tuple[dict[str, Any], str]] = [
+        (secret_volume("migrate", names.MIGRATE_CREDS), str(PATHS.migration)),
+        (config_volume("ca", names.CA), str(PATHS.ca)),
+        (empty_dir("tmp", size="64Mi"), "/tmp"),  # noqa: S108 - a mount of its own
+    ]
+    pod: dict[str, Any] = {
+        "serviceAccountName": names.MIGRATE,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": "Never",  # a failed pod stays, and so does its log
+        "securityContext": pod_security(FILES_GROUP),
+        "containers": [
+            {
+                "name": "migrate",
+                "image": image_of(nova.spec),
+                "imagePullPolicy": nova.spec.image.pull_policy,
+                "args": ["migrate"],
+                "resources": build_resources("migrate"),
+                "securityContext": container_security(),
+                "volumeMounts": [
+                    {"name": volume["name"], "mountPath": path}
+                    | ({} if volume["name"] == "tmp" else {"readOnly": True})
+                    for volume, path in entries
+                ],
+            }
+        ],
+        "volumes": [volume for volume, _ in entries],
+    }
+    pod |= image_pull_secrets(nova.spec.image.pull_secrets)
+    spec = {
+        "backoffLimit": 4,
+        "activeDeadlineSeconds": nova.spec.rollout.progress_deadline_seconds,
+        "template": {
+            "metadata": {"labels": labels(nova, "migrate"), "annotations": {"novacore.ai/roles": roles_hash}},
+            "spec": pod,
+        },
+    }
+    version = nova.spec.version.replace(".", "-")
+    return manifest("Job", nova, f"{names.MIGRATE}-{version}-{digest(spec)[:8]}", component="migrate", spec=spec)

@@ -1,0 +1,108 @@
+"""NetworkPolicies: everything denied, then the paths the contracts name.
+
+Each component gets one policy for both directions. Nothing rests on them alone: some clusters do not enforce any.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from novacore_contracts.services import (
+    BY_NAME,
+    INTERNAL_PORT,
+    POSTGRES_PORT,
+    REDIS_PORT,
+    SERVICES,
+    Service,
+)
+from novacore_operator.build.common import manifest, selector
+from novacore_operator.state import Manifest, Nova
+from novacore_operator.state.names import MANAGER
+
+DNS: dict[str, Any] = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+API_SERVER: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 6443}]}
+NAMESPACE_NAME = "kubernetes.io/metadata.name"
+
+
+def _pods(*components: str) -> list[dict[str, Any]]:
+    return [{"podSelector": {"matchLabels": selector(component)}} for component in components]
+
+
+def _tcp(*ports: int) -> list[dict[str, Any]]:
+    return [{"protocol": "TCP", "port": port} for port in ports]
+
+
+def _policy(nova: Nova, component: str, ingress: list[dict[str, Any]], egress: list[dict[str, Any]]) -> Manifest | None:
+    if not nova.spec.network_policy.enabled:
+        return None
+    spec: dict[str, Any] = {
+        "podSelector": {"matchLabels": selector(component)},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+    if ingress:
+        spec["ingress"] = ingress
+    if egress:
+        spec["egress"] = egress
+    return manifest("NetworkPolicy", nova, f"novacore-{component}", component=component, spec=spec)
+
+
+def callers(service: Service) -> tuple[str, ...]:
+    """Return the services that may call `service`."""
+    return tuple(other.name for other in SERVICES if service.name in other.peers)
+
+
+def build_service_policy(nova: Nova, service: Service, *, operator_namespace: str) -> Manifest | None:
+    """Return the policy of one service, or None when policies are switched off."""
+    ports = [INTERNAL_PORT] if service.port is None else [service.port, INTERNAL_PORT]
+    ingress: list[dict[str, Any]] = []
+    if callers(service):
+        ingress.append({"from": _pods(*callers(service)), "ports": _tcp(*ports)})
+    ingress.append(
+        {
+            "from": [
+                {
+                    "namespaceSelector": {"matchLabels": {NAMESPACE_NAME: operator_namespace}},
+                    "podSelector": {"matchLabels": {"app.kubernetes.io/name": MANAGER}},
+                }
+            ],
+            "ports": _tcp(INTERNAL_PORT),
+        }
+    )
+    if service.name == "gateway" and service.port is not None:
+        ingress.append({"ports": _tcp(service.port)})  # from anywhere: this is the door
+    egress = [DNS]
+    egress += [{"to": _pods(peer), "ports": _tcp(*_peer_ports(peer))} for peer in service.peers]
+    if service.schema is not None:
+        egress.append(_postgres(nova))
+    if service.redis:
+        egress.append({"to": _pods("redis"), "ports": _tcp(REDIS_PORT)})
+    if service.name == "auth-billing":
+        egress.append(API_SERVER)  # TokenReview; the API server's address is not known to a selector
+    if service.name == "intelligence" and nova.spec.models.llm.base_url:
+        egress.append({"ports": _tcp(80, 443, 8000, 8080, 11434)})
+    return _policy(nova, service.name, ingress, egress)
+
+
+def _peer_ports(peer: str) -> tuple[int, ...]:
+    port = BY_NAME[peer].port
+    return (INTERNAL_PORT,) if port is None else (port, INTERNAL_PORT)
+
+
+def _postgres(nova: Nova) -> dict[str, Any]:
+    if nova.spec.postgres.mode == "External":
+        return {"ports": [{"protocol": "TCP", "port": 1024, "endPort": 65535}]}  # its port stands in a Secret
+    return {"to": _pods("postgres"), "ports": _tcp(POSTGRES_PORT)}
+
+
+def build_store_policy(nova: Nova, component: str) -> Manifest | None:
+    """Return the policy of `postgres` or `redis`: its users come in, nothing goes out."""
+    if component == "postgres":
+        users = (*(service.name for service in SERVICES if service.schema), "migrate")
+        return _policy(nova, component, [{"from": _pods(*users), "ports": _tcp(POSTGRES_PORT)}], [])
+    users = tuple(service.name for service in SERVICES if service.redis)
+    return _policy(nova, component, [{"from": _pods(*users), "ports": _tcp(REDIS_PORT)}], [])
+
+
+def build_migrate_policy(nova: Nova) -> Manifest | None:
+    """Return the policy of the migration Job: to Postgres, and nobody comes in."""
+    return _policy(nova, "migrate", [], [DNS, _postgres(nova)])

@@ -1,0 +1,54 @@
+"""Parts of a pod spec that every workload shares: PodSecurity *restricted*, and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+SECRET_MODE = 0o440
+"""Readable by root and the pod's group, nobody else."""
+CONFIG_MODE = 0o444
+
+
+def pod_security(user: int) -> dict[str, Any]:
+    """Return the pod's security context: never root, files of the group `user`."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "fsGroup": user,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> dict[str, Any]:
+    """Return the container's security context: no privilege, nothing writable but mounts."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def secret_volume(name: str, secret: str, *, mode: int = SECRET_MODE) -> dict[str, Any]:
+    """Return a volume of a whole Secret."""
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": mode}}
+
+
+def config_volume(name: str, config_map: str, *, mode: int = CONFIG_MODE) -> dict[str, Any]:
+    """Return a volume of a whole ConfigMap."""
+    return {"name": name, "configMap": {"name": config_map, "defaultMode": mode}}
+
+
+def empty_dir(name: str, *, size: str, memory: bool = False) -> dict[str, Any]:
+    """Return a volume that lives as long as the pod."""
+    source: dict[str, Any] = {"sizeLimit": size}
+    if memory:
+        source["medium"] = "Memory"
+    return {"name": name, "emptyDir": source}
+
+
+def image_pull_secrets(secrets: Sequence[str]) -> dict[str, Any]:
+    """Return the pod spec's `imagePullSecrets`, absent when there are none."""
+    return {"imagePullSecrets": [{"name": name} for name in secrets]} if secrets else {}

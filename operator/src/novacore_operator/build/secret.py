@@ -1,0 +1,39 @@
+"""Secrets. Content comes from `rotation`; this gives it its place and its life span."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+from novacore_operator.build.common import manifest
+from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.state.names import LABEL_MANAGED_BY, LABEL_NAME, MANAGER
+
+
+def build_secret(nova: Nova, name: str, data: Mapping[str, bytes]) -> Manifest:
+    """Return one Secret of the installation. Those of the data are left behind with `storage.reclaim: Retain`."""
+    keep = name in names.DATA_SECRETS and nova.spec.postgres.storage.reclaim == "Retain"
+    return manifest("Secret", nova, name, component="keyset", owned=not keep, type="Opaque", data=_encoded(data))
+
+
+def build_root_secret(nova: Nova, operator_namespace: str, data: Mapping[str, bytes]) -> Manifest:
+    """Return the Secret with the root private key, in the operator's own namespace.
+
+    It has no owner, which cannot lie in another namespace; it stays when the resource is deleted, so that the retained
+    credentials of an installation applied again still verify.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": names.root_secret(nova.namespace),
+            "namespace": operator_namespace,
+            "labels": {LABEL_NAME: "novacore-root", LABEL_MANAGED_BY: MANAGER},
+        },
+        "type": "Opaque",
+        "data": _encoded(data),
+    }
+
+
+def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+    return {key: base64.b64encode(value).decode() for key, value in sorted(data.items())}

@@ -1,0 +1,68 @@
+"""Services: one per component, and the gateway's public one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from novacore_contracts.services import (
+    BY_NAME,
+    GATEWAY_NODE_PORT,
+    INTERNAL_PORT,
+    PUBLIC_SERVICE_NAME,
+    Service,
+)
+from novacore_operator.build.common import manifest, selector
+from novacore_operator.state import Manifest, Nova
+from novacore_operator.state.names import LABEL_SERVING
+
+
+def _port(name: str, number: int, **more: Any) -> dict[str, Any]:
+    return {"name": name, "port": number, "targetPort": name, "protocol": "TCP", **more}
+
+
+def build_service(nova: Nova, service: Service) -> Manifest:
+    """Return the Service inside the namespace: `http` (not for a worker) and `internal`."""
+    ports = [] if service.port is None else [_port("http", service.port)]
+    ports.append(_port("internal", INTERNAL_PORT))
+    return manifest(
+        "Service",
+        nova,
+        service.full_name,
+        component=service.name,
+        spec={"type": "ClusterIP", "selector": {**selector(service.name), LABEL_SERVING: "true"}, "ports": ports},
+    )
+
+
+def build_public_service(nova: Nova) -> Manifest:
+    """Return the one Service that is published: port `http` of the gateway and never `internal`."""
+    expose = nova.spec.expose
+    port = BY_NAME["gateway"].port
+    if port is None:
+        raise ValueError("the gateway has a port")
+    more = {"nodePort": expose.node_port or GATEWAY_NODE_PORT} if expose.type == "NodePort" else {}
+    return manifest(
+        "Service",
+        nova,
+        PUBLIC_SERVICE_NAME,
+        component="gateway",
+        spec={
+            "type": expose.type,
+            "selector": {**selector("gateway"), LABEL_SERVING: "true"},
+            "ports": [_port("http", port, **more)],
+        },
+    )
+
+
+def build_store_service(nova: Nova, component: str, port: int) -> Manifest:
+    """Return the Service of a data store. Not headless: a connection survives the pod's change of address."""
+    return manifest(
+        "Service",
+        nova,
+        f"novacore-{component}",
+        component=component,
+        spec={
+            "type": "ClusterIP",
+            "selector": selector(component),
+            "ports": [_port(component, port)],
+        },
+    )

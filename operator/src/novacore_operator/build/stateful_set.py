@@ -1,0 +1,213 @@
+"""StatefulSets of Postgres and Redis (mode Simple): one pod each, a volume, our own start script, TLS only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from novacore_contracts.services import POSTGRES_NAME, POSTGRES_PORT, REDIS_NAME, REDIS_PORT
+from novacore_operator.api.spec import Resources, Storage
+from novacore_operator.build.common import canonical, labels, manifest, selector
+from novacore_operator.build.pod import (
+    config_volume,
+    container_security,
+    empty_dir,
+    image_pull_secrets,
+    pod_security,
+    secret_volume,
+)
+from novacore_operator.build.resources import build_resources
+from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.state.names import ANNOTATION_TEMPLATE, LABEL_MANAGED_BY, LABEL_VERSION, MANAGER
+from novacore_operator.state.ownership import digest
+
+STORE_USER = 999
+"""User of the well-known Postgres and Redis images."""
+DATA = "data"
+
+
+def build_postgres(nova: Nova, *, config_hash: str, created_size: str | None = None) -> Manifest | None:
+    """Return the StatefulSet of Postgres, or None in mode External.
+
+    `config_hash`: of configuration, password and certificate, which are read at start. `created_size`: the size in the
+    claim template of the live object; it cannot be changed there, growth goes through the claim.
+    """
+    postgres = nova.spec.postgres
+    if postgres.mode != "Simple":
+        return None
+    volumes = [
+        config_volume("config", names.POSTGRES_CONFIG),
+        secret_volume("admin", names.POSTGRES_ADMIN),
+        secret_volume("tls", names.POSTGRES_TLS),
+        empty_dir("run", size="16Mi"),
+        empty_dir("tmp", size="256Mi"),
+    ]
+    mounts = [
+        {"name": DATA, "mountPath": "/var/lib/postgresql"},
+        {"name": "config", "mountPath": "/etc/novacore/postgres", "readOnly": True},
+        {"name": "admin", "mountPath": "/etc/novacore/admin", "readOnly": True},
+        {"name": "tls", "mountPath": "/etc/novacore/tls", "readOnly": True},
+        {"name": "run", "mountPath": "/var/run/postgresql"},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount of its own
+    ]
+    container = {
+        "name": "postgres",
+        "image": postgres.image,
+        "command": ["/bin/sh", "/etc/novacore/postgres/start.sh"],
+        "ports": [{"name": "postgres", "containerPort": POSTGRES_PORT, "protocol": "TCP"}],
+        # SIGTERM would wait for every client to leave; SIGINT closes their connections and writes a checkpoint.
+        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", "kill -INT 1"]}}},
+        "startupProbe": _exec("/etc/novacore/postgres/ready.sh", period_s=1, failures=300),
+        "readinessProbe": _exec("/etc/novacore/postgres/ready.sh", period_s=3, failures=3),
+        "livenessProbe": {
+            "tcpSocket": {"port": "postgres"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "volumeMounts": mounts,
+    }
+    return _store(
+        nova,
+        "postgres",
+        container,
+        volumes,
+        storage=postgres.storage,
+        resources=postgres.resources,
+        config_hash=config_hash,
+        created_size=created_size,
+    )
+
+
+def build_redis(nova: Nova, *, config_hash: str, created_size: str | None = None) -> Manifest:
+    """Return the StatefulSet of Redis."""
+    redis = nova.spec.redis
+    volumes = [
+        config_volume("config", names.REDIS_CONFIG),
+        secret_volume("tls", names.REDIS_TLS),
+        empty_dir("tmp", size="64Mi"),
+    ]
+    container = {
+        "name": "redis",
+        "image": redis.image,
+        "command": ["redis-server", "/etc/novacore/redis/redis.conf"],
+        "ports": [{"name": "redis", "containerPort": REDIS_PORT, "protocol": "TCP"}],
+        "startupProbe": _exec("/etc/novacore/redis/ready.sh", period_s=1, failures=300),
+        "readinessProbe": _exec("/etc/novacore/redis/ready.sh", period_s=3, failures=3),
+        # Not by a bare connection: Redis logs each one that ends without a TLS handshake.
+        "livenessProbe": _exec("/etc/novacore/redis/ready.sh", period_s=20, failures=6),
+        "volumeMounts": [
+            {"name": DATA, "mountPath": "/data"},
+            {"name": "config", "mountPath": "/etc/novacore/redis", "readOnly": True},
+            {"name": "tls", "mountPath": "/etc/novacore/tls", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount of its own
+        ],
+    }
+    return _store(
+        nova,
+        "redis",
+        container,
+        volumes,
+        storage=redis.storage,
+        resources=redis.resources,
+        config_hash=config_hash,
+        created_size=created_size,
+    )
+
+
+def _exec(script: str, *, period_s: int, failures: int) -> dict[str, Any]:
+    return {
+        "exec": {"command": ["/bin/sh", script]},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def claim_name(component: str) -> str:
+    """Return the name of the store's one volume claim."""
+    return f"{DATA}-novacore-{component}-0"
+
+
+def _store(
+    nova: Nova,
+    component: str,
+    container: dict[str, Any],
+    volumes: list[dict[str, Any]],
+    *,
+    storage: Storage,
+    resources: Resources | None,
+    config_hash: str,
+    created_size: str | None,
+) -> Manifest:
+    container |= {
+        "imagePullPolicy": nova.spec.image.pull_policy,
+        "resources": build_resources(component, resources),
+        "securityContext": container_security(),
+    }
+    pod: dict[str, Any] = {
+        "serviceAccountName": f"novacore-{component}",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 60,
+        "securityContext": pod_security(STORE_USER),
+        "containers": [container],
+        "volumes": volumes,
+    }
+    pod |= image_pull_secrets(nova.spec.image.pull_secrets)
+    template = {
+        # Without version label: a store does not restart because the services got a new release.
+        "metadata": {
+            "labels": {k: v for k, v in labels(nova, component).items() if k != LABEL_VERSION},
+            "annotations": {"novacore.ai/config": config_hash},
+        },
+        "spec": pod,
+    }
+    return manifest(
+        "StatefulSet",
+        nova,
+        f"novacore-{component}",
+        component=component,
+        annotations={ANNOTATION_TEMPLATE: digest(template)},
+        spec={
+            "serviceName": {"postgres": POSTGRES_NAME, "redis": REDIS_NAME}[component],
+            "replicas": 1,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector(component)},
+            "template": template,
+            "volumeClaimTemplates": [_claim_template(component, storage, created_size)],
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": storage.reclaim, "whenScaled": "Retain"},
+        },
+    )
+
+
+def _claim_template(component: str, storage: Storage, created_size: str | None) -> dict[str, Any]:
+    """Return the claim template with the fields that the API server fills in: the list is atomic (OWN-1)."""
+    spec: dict[str, Any] = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": created_size or canonical(storage.size)}},
+        "volumeMode": "Filesystem",
+    }
+    if storage.class_name:
+        spec["storageClassName"] = storage.class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": DATA, "labels": claim_labels(component)},
+        "spec": spec,
+        "status": {"phase": "Pending"},
+    }
+
+
+def claim_labels(component: str) -> dict[str, str]:
+    """Return the labels of a volume claim. Neither instance nor version: the volume outlives both."""
+    return {**selector(component), LABEL_MANAGED_BY: MANAGER}
+
+
+def build_claim(nova: Nova, component: str, size: str) -> Manifest:
+    """Return a volume claim that is to grow to `size`. The claim itself is made by the StatefulSet controller."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": claim_name(component), "namespace": nova.namespace},
+        "spec": {"resources": {"requests": {"storage": canonical(size)}}},
+    }

@@ -1,0 +1,273 @@
+"""The only module that talks to the API server, and the only user of `kubernetes`.
+
+`kubernetes.aio.dynamic` alone: the typed classes load every model (64 -> 170 MiB). Addresses come from our own table of
+kinds, so there is no discovery and no cache file. Errors leave as the operator's own.
+Invariant KUBE-1: every write first asks the guard whether the Lease is still ours.
+Not here: what to write (plan), what to remember (observe).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import kubernetes.aio.config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.dynamic.client import DynamicClient as UntypedDynamicClient
+from kubernetes.aio.dynamic.resource import Resource as UntypedResource
+
+from novacore_operator.api import API_VERSION, KIND, PLURAL
+from novacore_operator.errors import Blocked, NovaError, Retry
+from novacore_operator.reasons import Reason
+from novacore_operator.state import KINDS, Kind, Manifest, Ref
+from novacore_operator.state.names import MANAGER
+from novacore_operator.telemetry import Metrics
+
+# The client carries no types here: the names below say so once.
+DynamicClient: Any = UntypedDynamicClient
+Resource: Any = UntypedResource
+_untyped: Any = kubernetes.aio.config
+
+REQUEST_S = aiohttp.ClientTimeout(total=30, connect=10)
+WATCH_S = 240
+SILENCE_S = 100
+"""A watch with bookmarks hears something about each minute; a longer silence is a dead connection."""
+
+OTHER_KINDS: dict[str, Kind] = {
+    KIND: Kind(KIND, API_VERSION, PLURAL),
+    "Lease": Kind("Lease", "coordination.k8s.io/v1", "leases"),
+    "Event": Kind("Event", "events.k8s.io/v1", "events"),
+}
+
+
+class Conflict(NovaError):  # noqa: N818 - the API server's word
+    """Another field manager holds a field, or the object moved on."""
+
+
+class Gone(NovaError):  # noqa: N818 - see Conflict
+    """The watch's resource version is too old: list again."""
+
+
+class NotFound(NovaError):  # noqa: N818 - see Conflict
+    """The object, or the kind, does not exist."""
+
+
+class Forbidden(Blocked):
+    """RBAC says no."""
+
+
+class Kube:
+    """A client of one API server."""
+
+    def __init__(self, dynamic: Any, metrics: Metrics) -> None:
+        self._dynamic = dynamic
+        self._metrics = metrics
+        self.guard: Callable[[], None] = lambda: None
+
+    @classmethod
+    async def connect(cls, metrics: Metrics) -> Kube:
+        """Return a client with the pod's own identity, or a developer's kubeconfig."""
+        configuration = Configuration()
+        configuration.connection_pool_maxsize = 0  # watches each hold one; what bounds writes is `apply`
+        if "KUBERNETES_SERVICE_HOST" in os.environ:
+            _untyped.load_incluster_config(client_configuration=configuration)
+        else:
+            await _untyped.load_kube_config(client_configuration=configuration)
+        return cls(DynamicClient(ApiClient(configuration)), metrics)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._dynamic.client.close()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def get(self, ref: Ref) -> Manifest | None:
+        """Return one object, or None."""
+        try:
+            body: Manifest = await self._call("get", ref.kind, name=ref.name, namespace=ref.namespace)
+        except NotFound:
+            return None
+        return body
+
+    async def list(
+        self, kind: str, *, namespace: str | None, labels: str | None = None, name: str | None = None
+    ) -> tuple[list[Manifest], str]:
+        """Return the objects and the resource version to watch from."""
+        more: dict[str, Any] = {"resource_version": "0"}
+        if labels:
+            more["label_selector"] = labels
+        if name:
+            more["field_selector"] = f"metadata.name={name}"
+        answer = await self._call("get", kind, namespace=namespace, verb="list", **more)
+        return list(answer.get("items") or ()), str(answer["metadata"]["resourceVersion"])
+
+    async def watch(
+        self, kind: str, *, namespace: str | None, since: str, labels: str | None = None, name: str | None = None
+    ) -> AsyncIterator[tuple[str, Manifest]]:
+        """Yield (type, object) until the server ends the watch. Gone when `since` is too old."""
+        more: dict[str, Any] = {
+            "resource_version": since,
+            "timeout_seconds": WATCH_S,
+            "watch": "true",
+            "query_params": [("allowWatchBookmarks", "true")],
+            "_request_timeout": aiohttp.ClientTimeout(total=None, connect=10, sock_read=SILENCE_S),
+        }
+        if labels:
+            more["label_selector"] = labels
+        if name:
+            more["field_selector"] = f"metadata.name={name}"
+        response = await self._raw("get", kind, namespace=namespace, verb="watch", **more)
+        try:
+            buffer = b""
+            async for chunk in response.content.iter_any():
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    if line:
+                        yield _event(json.loads(line))
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise Retry(Reason.API_UNAVAILABLE, f"watch of {kind} was cut: {type(error).__name__}") from error
+        finally:
+            response.close()
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def apply(self, manifest: Manifest, *, force: bool, subresource: str = "") -> Manifest:
+        """Send an object by server-side apply and return it as stored. Conflict when others hold fields."""
+        self.guard()
+        metadata = manifest["metadata"]
+        body: Manifest = await self._call(
+            "patch",
+            manifest["kind"],
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            verb="apply",
+            subresource=subresource,
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+            field_manager=MANAGER,
+            force_conflicts="true" if force else "false",
+        )
+        return body
+
+    async def delete(self, ref: Ref, *, uid: str) -> bool:
+        """Delete the object with this uid, never a namesake. False when it is gone already."""
+        self.guard()
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            await self._call("delete", ref.kind, name=ref.name, namespace=ref.namespace, body=body)
+        except (NotFound, Conflict):
+            return False
+        return True
+
+    async def create_event(self, body: Manifest) -> None:
+        """Post an Event."""
+        self.guard()
+        await self._call("post", "Event", namespace=body["metadata"]["namespace"], body=body, verb="create")
+
+    async def write_lease(self, body: Manifest, *, create: bool) -> Manifest:
+        """Create or replace the Lease. Conflict when another holder was faster. Not guarded: it is the guard."""
+        metadata = body["metadata"]
+        name = None if create else metadata["name"]
+        stored: Manifest = await self._call(
+            "post" if create else "put", "Lease", name=name, namespace=metadata["namespace"], body=body
+        )
+        return stored
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _path(self, kind: str, *, name: str | None, namespace: str | None, subresource: str) -> str:
+        entry = KINDS.get(kind) or OTHER_KINDS[kind]
+        group, _, version = entry.api_version.rpartition("/")
+        resource = Resource(
+            prefix="apis" if group else "api",
+            group=group,
+            api_version=version,
+            kind=kind,
+            name=entry.plural,
+            namespaced=True,
+            client=self._dynamic,
+        )
+        path: str = resource.path(name=name, namespace=namespace)
+        return f"{path}/{subresource}" if subresource else path
+
+    async def _call(self, method: str, kind: str, **more: Any) -> Any:
+        response = await self._raw(method, kind, **more)
+        return json.loads(await response.read())
+
+    async def _raw(
+        self,
+        method: str,
+        kind: str,
+        *,
+        name: str | None = None,
+        namespace: str | None = None,
+        verb: str | None = None,
+        subresource: str = "",
+        **more: Any,
+    ) -> aiohttp.ClientResponse:
+        path = self._path(kind, name=name, namespace=namespace, subresource=subresource)
+        verb = verb or method
+        more.setdefault("_request_timeout", REQUEST_S)
+        started = time.monotonic()
+        code = "error"
+        try:
+            response = await self._dynamic.request(method, path, serialize=False, **more)
+            code = str(response.status)
+        except ApiException as error:
+            code = str(error.status)
+            raise _translated(error, f"{verb} {kind} {name or ''} in {namespace or 'all namespaces'}") from None
+        except (aiohttp.ClientError, TimeoutError, ConnectionError, OSError) as error:
+            raise Retry(Reason.API_UNAVAILABLE, f"{verb} {kind}: {type(error).__name__}") from error
+        finally:
+            self._metrics.count("api_requests_total", verb=verb, code=code)
+            if verb != "watch":
+                self._metrics.observe("api_request_duration_seconds", time.monotonic() - started, verb=verb)
+        if not isinstance(response, aiohttp.ClientResponse):
+            raise TypeError("the client answered with something that is not a response")
+        return response
+
+
+def _event(event: dict[str, Any]) -> tuple[str, Manifest]:
+    if event["type"] != "ERROR":
+        return str(event["type"]), event["object"]
+    status = event["object"]
+    if status.get("code") == 410:
+        raise Gone(Reason.API_UNAVAILABLE, "the watch's resource version is too old")
+    raise Retry(Reason.API_UNAVAILABLE, f"watch ended: {status.get('message', 'no message')}")
+
+
+def _translated(error: ApiException, what: str) -> NovaError:
+    """Return the operator's error for an answer of the API server. The body's message never holds our Secrets."""
+    try:
+        message = str(json.loads(error.body or "{}").get("message", error.reason))
+    except (ValueError, AttributeError):
+        message = str(error.reason)
+    message = message[:500]
+    known: dict[int, type[NovaError]] = {404: NotFound, 409: Conflict, 410: Gone, 403: Forbidden, 401: Retry}
+    if error.status == 403 and "exceeded quota" in message:
+        return Blocked(Reason.APPLY_REFUSED, f"{what}: {message}")
+    if error.status in known:
+        reason = Reason.FORBIDDEN if error.status in (401, 403) else Reason.APPLY_REFUSED
+        return known[error.status](reason, f"{what}: {message}")
+    if error.status in (400, 422):
+        return Blocked(Reason.APPLY_REFUSED, f"{what}: {message}")
+    after = (error.headers or {}).get("Retry-After")
+    return Retry(Reason.API_UNAVAILABLE, f"{what}: {error.status} {message}", after_s=float(after) if after else None)
+
+
+async def wait_until_served(kube: Kube, *, namespace: str | None, pause_s: float = 2.0) -> None:
+    """Return when the API server serves our resource: kopf does not notice a definition that comes later."""
+    while True:
+        try:
+            await kube.list(KIND, namespace=namespace)
+        except NotFound:
+            await asyncio.sleep(pause_s)
+        else:
+            return

@@ -1,0 +1,162 @@
+"""Everything that runs beside kopf: caches, Lease, queue, workers, the probes' listener.
+
+Workers begin when the caches are full and the Lease is held; a process without the Lease keeps warm caches and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from novacore_operator.api import KIND
+from novacore_operator.kube import Kube
+from novacore_operator.loop.lease import Lease
+from novacore_operator.loop.queue import Queue, Urgency
+from novacore_operator.loop.reconcile import RESYNC_S, Reconciler
+from novacore_operator.loop.store import Store
+from novacore_operator.observe.observer import Observer
+from novacore_operator.state import Live
+from novacore_operator.telemetry import Log, Metrics
+
+log = Log(__name__)
+
+WORKERS = 4
+DRAIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this process was started. No namespaces: the whole cluster."""
+
+    namespaces: tuple[str, ...]
+    operator_namespace: str
+    identity: str
+    port: int = 8080
+
+
+class Runner:
+    """The parts, wired."""
+
+    def __init__(self, kube: Kube, metrics: Metrics, options: Options) -> None:
+        self._kube = kube
+        self._metrics = metrics
+        self._options = options
+        self._store = Store()
+        self._queue = Queue(time.monotonic, random.random)
+        self._observer = Observer(
+            kube,
+            metrics,
+            operator_namespace=options.operator_namespace,
+            namespaces=options.namespaces,
+            changed=self._child_changed,
+        )
+        self._lease = Lease(kube, metrics, namespace=options.operator_namespace, identity=options.identity)
+        self._reconciler = Reconciler(kube, self._observer, self._store, metrics, identity=options.identity)
+        self._stopping = asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
+        self._synced = False
+        kube.guard = self._lease.check
+
+    def resource_event(self, kind: str | None, body: dict[str, Any]) -> None:
+        """Take in an event of kopf's watch. `kind` is None for what was there when the watch began."""
+        metadata = body["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        if kind == "DELETED":
+            if self._store.drop(key, metadata["uid"]):
+                self._gone(key)
+        elif self._store.put(body):
+            self._queue.add(key, Urgency.EDIT)
+
+    def _gone(self, key: tuple[str, str]) -> None:
+        self._queue.forget(key)
+        self._metrics.remove("novacore_platform_condition", platform=key[0], name=key[1])
+        self._metrics.remove("last_success_timestamp_seconds", platform=key[0], kind=KIND, name=key[1])
+        others = self._store.keys(key[0])
+        if not others:
+            self._observer.forget(key[0])
+        for other in others:
+            self._queue.add(other, Urgency.EDIT)  # the namespace is free for it now
+        log.info("resource_deleted", cr=f"{key[0]}/{key[1]}")
+
+    def _child_changed(self, namespace: str, before: Live | None, now: Live | None) -> None:
+        if before is not None and now is not None and replace(before, version=now.version) == now:
+            return  # nothing that we look at
+        for key in self._store.keys(namespace):
+            self._queue.add(key, Urgency.DRIFT)
+
+    async def run(self, tasks: asyncio.TaskGroup) -> None:
+        """Start everything; return when the workers run."""
+        tasks.create_task(self._listen(), name="probes")
+        self._observer.start(tasks)
+        await self._observer.synced()
+        await self._list_resources()
+        self._synced = True
+        log.info("caches_full", resources=len(self._store.keys()))
+        tasks.create_task(self._lease.run(), name="lease")
+        await self._lease.held.wait()
+        self._workers = [tasks.create_task(self._work(), name=f"worker {n}") for n in range(WORKERS)]
+
+    async def _list_resources(self) -> None:
+        """Fill the store at once: which of two resources is older must be known before either is acted upon."""
+        for namespace in self._options.namespaces or (None,):
+            for body in (await self._kube.list(KIND, namespace=namespace))[0]:
+                self.resource_event(None, body)
+
+    async def stop(self) -> None:
+        """Let running turns end, then give the Lease up. Only then may kopf be stopped: its end cancels every task."""
+        self._stopping.set()
+        for worker in self._workers:
+            if not self._queue.schedule.running():
+                break
+            await asyncio.wait([worker], timeout=DRAIN_S)
+        for worker in self._workers:
+            worker.cancel()
+        await self._lease.release()
+
+    async def _work(self) -> None:
+        while not self._stopping.is_set():
+            key = await self._queue.get()
+            if self._stopping.is_set():
+                return
+            turn = await self._reconciler.turn(key)
+            again = turn.again_s
+            if again == RESYNC_S:
+                again *= random.uniform(0.8, 1.0)  # noqa: S311 - spread, so that resyncs do not come together
+            self._queue.done(key, failed=turn.failed, again_s=again)
+
+    # --- probes -------------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        app = web.Application()
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._serve_metrics)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, port=self._options.port).start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        """Ready with full caches, with or without the Lease: both replicas can take over at once."""
+        if self._synced and not self._stopping.is_set():
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text="caches are being filled, or the process is stopping\n")
+
+    async def _serve_metrics(self, _: web.Request) -> web.Response:
+        now = time.monotonic()
+        self._metrics.set("queue_depth", self._queue.schedule.depth(now=now), kind=KIND)
+        self._metrics.set("queue_oldest_seconds", self._queue.schedule.oldest_s(now=now), kind=KIND)
+        body = generate_latest(self._metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

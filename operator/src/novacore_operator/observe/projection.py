@@ -1,0 +1,163 @@
+"""From an object's body to the little that is kept of it. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from novacore_operator.state import (
+    ClaimFacts,
+    Facts,
+    JobFacts,
+    Live,
+    Manifest,
+    PodFacts,
+    Ref,
+    Sealed,
+    WorkloadFacts,
+)
+from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
+from novacore_operator.state.ownership import owned_fingerprint, owned_keys
+
+MESSAGE_CHARS = 300
+RESTARTS_TOLD = 2
+"""A container that ended once may have met a late peer; twice is a pattern."""
+
+
+def project(kind: str, body: Manifest) -> Live:
+    """Return what is kept of an object. `kind` is given: the items of a list do not name theirs."""
+    metadata = body["metadata"]
+    annotations = metadata.get("annotations") or {}
+    controller = next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), None)
+    return Live(
+        ref=Ref(kind, metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        version=int(metadata["resourceVersion"]),
+        generation=int(metadata.get("generation") or 0),
+        owner=controller["uid"] if controller else None,
+        desired=annotations.get(ANNOTATION_DESIRED),
+        owned="" if kind == "Pod" else owned_fingerprint(body),
+        template=annotations.get(ANNOTATION_TEMPLATE),
+        deleting="deletionTimestamp" in metadata,
+        facts=_facts(kind, body),
+    )
+
+
+def owned_data(body: Manifest) -> Sealed:
+    """Return those entries of a Secret that the operator still owns: what somebody edited is not material."""
+    mine = owned_keys(body, "data")
+    return Sealed({key: value for key, value in decoded(body).items() if key in mine})
+
+
+def decoded(body: Manifest) -> Mapping[str, bytes]:
+    """Return the entries of a Secret as bytes."""
+    result = {}
+    for key, value in (body.get("data") or {}).items():
+        try:
+            result[key] = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            continue
+    return result
+
+
+def _facts(kind: str, body: Manifest) -> Facts | None:
+    if kind == "Deployment":
+        return _deployment(body)
+    if kind == "StatefulSet":
+        return _stateful_set(body)
+    if kind == "Job":
+        return _job(body)
+    if kind == "PersistentVolumeClaim":
+        requests = body["spec"].get("resources", {}).get("requests", {})
+        return ClaimFacts(requests.get("storage", ""), (body.get("status") or {}).get("phase") == "Bound")
+    return _pod(body) if kind == "Pod" else None
+
+
+def _conditions(body: Manifest) -> dict[str, dict[str, Any]]:
+    return {item["type"]: item for item in (body.get("status") or {}).get("conditions") or ()}
+
+
+def _deployment(body: Manifest) -> WorkloadFacts:
+    status = body.get("status") or {}
+    conditions = _conditions(body)
+    progressing, refused = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
+    stalled = ""
+    if refused.get("status") == "True":
+        stalled = f"{refused.get('reason', 'FailedCreate')}: {refused.get('message', '')}"[:MESSAGE_CHARS]
+    elif progressing.get("status") == "False":
+        stalled = str(progressing.get("message", "did not progress"))[:MESSAGE_CHARS]
+    return WorkloadFacts(
+        replicas=int(body["spec"].get("replicas", 1)),
+        observed_generation=int(status.get("observedGeneration", 0)),
+        total=int(status.get("replicas", 0)),
+        updated=int(status.get("updatedReplicas", 0)),
+        available=int(status.get("availableReplicas", 0)),
+        stalled=stalled,
+    )
+
+
+def _stateful_set(body: Manifest) -> WorkloadFacts:
+    status = body.get("status") or {}
+    templates = body["spec"].get("volumeClaimTemplates") or [{}]
+    size = templates[0].get("spec", {}).get("resources", {}).get("requests", {}).get("storage", "")
+    total = int(status.get("replicas", 0))
+    same = status.get("updateRevision") == status.get("currentRevision")
+    return WorkloadFacts(
+        replicas=int(body["spec"].get("replicas", 1)),
+        observed_generation=int(status.get("observedGeneration", 0)),
+        total=total,
+        # updatedReplicas disappears from the status once a roll-out has ended
+        updated=total if same else int(status.get("updatedReplicas", 0)),
+        available=int(status.get("availableReplicas", 0)),
+        storage=size,
+    )
+
+
+def _job(body: Manifest) -> JobFacts:
+    conditions = _conditions(body)
+    failed = conditions.get("Failed", {})
+    return JobFacts(
+        complete=conditions.get("Complete", {}).get("status") == "True",
+        failed=failed.get("status") == "True",
+        message=str(failed.get("message", ""))[:MESSAGE_CHARS],
+    )
+
+
+PULL_FAILED = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
+NOT_YET = {"ContainerCreating", "PodInitializing"}
+
+
+def _container_trouble(container: dict[str, Any]) -> tuple[str, str] | None:
+    """Return what keeps a container from running, in words that stay the same while it is tried again and again.
+
+    The kubelet's own words alternate (ErrImagePull, ImagePullBackOff; waiting, running, terminated) every few seconds;
+    passed on as they are, each change would be a write of the status.
+    """
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason = str(waiting.get("reason", ""))
+    if reason in PULL_FAILED:
+        return "ImagePullBackOff", f"{container.get('image', '')} cannot be pulled"
+    ended = (container.get("lastState") or {}).get("terminated") or {}
+    again = int(container.get("restartCount", 0)) >= RESTARTS_TOLD and not container.get("ready", False)
+    if "exitCode" in ended and (again or reason == "CrashLoopBackOff"):
+        return "CrashLoopBackOff", f"exit code {ended['exitCode']} {ended.get('reason', '')}".strip()
+    return (reason, str(waiting.get("message", ""))) if reason and reason not in NOT_YET else None
+
+
+def _pod(body: Manifest) -> PodFacts:
+    status = body.get("status") or {}
+    conditions = _conditions(body)
+    trouble, message = "", ""
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        trouble, message = "Unschedulable", str(scheduled.get("message", ""))
+    for container in status.get("containerStatuses") or ():
+        trouble, message = _container_trouble(container) or (trouble, message)
+    return PodFacts(
+        component=(body["metadata"].get("labels") or {}).get(LABEL_COMPONENT, ""),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        trouble=trouble,
+        message=message[:MESSAGE_CHARS],
+    )

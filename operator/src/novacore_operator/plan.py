@@ -1,0 +1,272 @@
+"""What to write: `plan(nova, observed, material) -> Plan`. Pure: no clock, no I/O.
+
+Invariants:
+PLAN-1 a plan made from the state that the last plan's writes led to is empty.
+PLAN-2 nothing is deleted but what carries the resource's uid as controller (labels lie), and then by uid.
+PLAN-3 a wanted object that is gone or changed is written again, whoever changed it.
+PLAN-4 no service is created or changed before the migration of this release has ended well; repairs are not held up.
+PLAN-5 Secrets come before everything that mounts them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from novacore_contracts.services import POSTGRES_NAME, REDIS_NAME, SERVICES
+from novacore_operator.build.installation import Contents, build_installation
+from novacore_operator.policies import Finding
+from novacore_operator.policies.rollout import MAY_CHANGE, MAY_CREATE, RolloutState, first_gate, stores_starting
+from novacore_operator.rotation import mint
+from novacore_operator.state import (
+    JobFacts,
+    Live,
+    Manifest,
+    Material,
+    Nova,
+    Observed,
+    PostgresAdmin,
+    Ref,
+    WorkloadFacts,
+    names,
+    ref_of,
+)
+from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
+from novacore_operator.state.ownership import fingerprint
+
+JOBS_KEPT = 3
+NEVER_DELETED = ("Secret", "PersistentVolumeClaim")
+"""Secrets go with their owner or stay with the data; claims are the StatefulSet controller's business."""
+
+
+class Verb(StrEnum):
+    """What is done to an object."""
+
+    APPLY = "apply"
+    DELETE = "delete"
+
+
+class Why(StrEnum):
+    """Why an object is written."""
+
+    MISSING = "missing"  # it does not exist
+    CHANGED = "changed"  # we want something else than the last time
+    DRIFT = "drift"  # somebody changed it
+    UNWANTED = "unwanted"  # it must not exist any more
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One write."""
+
+    verb: Verb
+    ref: Ref
+    why: Why
+    wave: int
+    manifest: Manifest | None = field(default=None, repr=False)
+    uid: str | None = None  # of the object to delete
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The writes, in waves; what is wanted; and what waits for what."""
+
+    actions: tuple[Action, ...]
+    wanted: Mapping[Ref, Manifest] = field(repr=False)
+    held: Mapping[Ref, Finding] = field(default_factory=dict)
+    job: Ref | None = None
+
+    def waves(self) -> list[list[Action]]:
+        """Return the actions, grouped in the order in which they are carried out."""
+        numbers = sorted({action.wave for action in self.actions})
+        return [[action for action in self.actions if action.wave == number] for number in numbers]
+
+
+WAVES: dict[str, int] = {
+    "Secret": 1,
+    "ConfigMap": 1,
+    "ServiceAccount": 1,
+    "NetworkPolicy": 1,
+    "Service": 1,
+    "PersistentVolumeClaim": 2,
+    "StatefulSet": 2,
+    "Job": 3,
+    "Deployment": 4,
+    "PodDisruptionBudget": 5,
+}
+LAST_WAVE = 9
+
+
+def setting_of(nova: Nova, seen: Observed) -> mint.Setting:
+    """Return what the material depends on. The admission policies have passed: the referenced Secrets are whole."""
+    external = nova.spec.postgres.external
+    admin = None
+    if nova.spec.postgres.mode == "External" and external is not None:
+        data = _revealed(seen, external.admin_secret_ref.name)
+        text = {key: value.decode().strip() for key, value in data.items()}
+        admin = PostgresAdmin(
+            host=text["host"],
+            port=int(text["port"]),
+            user=text["user"],
+            password=text["password"],
+            database=text["database"],
+            ca=text["ca"],
+        )
+    ref = nova.spec.models.llm.api_key_secret_ref
+    key = _revealed(seen, ref.name)[ref.key].decode().strip() if ref is not None else None
+    return mint.Setting(nova.namespace, postgres=admin, provider_key=key)
+
+
+def _revealed(seen: Observed, name: str) -> Mapping[str, bytes]:
+    found = seen.referenced[name].data
+    return found.reveal() if found is not None else {}
+
+
+def contents_of(nova: Nova, seen: Observed, material: Material) -> Contents:
+    """Return what the builders need of the material."""
+    setting = setting_of(nova, seen)
+    return Contents(
+        material=material,
+        root_jwks=mint.root_jwks(material, nova.namespace),
+        ca_bundle=mint.ca_bundle(material, setting),
+        redis_users=mint.redis_users(material),
+        roles_hash=mint.roles_hash(material),
+        postgres_hash=mint.store_hash(material, names.POSTGRES_ADMIN, names.POSTGRES_TLS),
+        redis_hash=mint.store_hash(material, names.REDIS_TLS),
+    )
+
+
+def plan(nova: Nova, seen: Observed, material: Material) -> Plan:
+    """Return what must be written to make the installation as `nova` says."""
+    manifests = build_installation(nova, seen, contents_of(nova, seen, material))
+    wanted = {ref_of(manifest): manifest for manifest in manifests}
+    job = next(ref for ref in wanted if ref.kind == "Job")
+    differences = {ref: why for ref, manifest in wanted.items() if (why := difference(ref, manifest, seen)) is not None}
+    held = _held(nova, seen, wanted, differences, job=job)
+    actions = [
+        Action(Verb.APPLY, ref, why, WAVES[ref.kind], manifest=wanted[ref])
+        for ref, why in differences.items()
+        if ref not in held
+    ]
+    actions += [
+        Action(Verb.DELETE, live.ref, Why.UNWANTED, LAST_WAVE, uid=live.uid) for live in _unwanted(nova, seen, wanted)
+    ]
+    return Plan(tuple(actions), wanted, held, job)
+
+
+def difference(ref: Ref, manifest: Manifest, seen: Observed) -> Why | None:
+    """Return why an object must be written, or None when it is as we left it."""
+    live = seen.objects.get(ref)
+    if live is None:
+        return Why.MISSING
+    hashed = manifest["metadata"]["annotations"][ANNOTATION_DESIRED]
+    if live.owned == fingerprint(manifest):
+        return None if live.desired == hashed else Why.CHANGED
+    if seen.normal.get(ref) == (hashed, live.owned):
+        return None  # the API server keeps these values in another form (OWN-1)
+    return Why.DRIFT if live.desired == hashed else Why.CHANGED
+
+
+def is_settled(ref: Ref, manifest: Manifest, seen: Observed) -> bool:
+    """Return whether a workload is as wanted, and all its pods are of that revision and available."""
+    live = seen.objects.get(ref)
+    if live is None or difference(ref, manifest, seen) is not None or not isinstance(live.facts, WorkloadFacts):
+        return False
+    facts = live.facts
+    replicas = manifest["spec"]["replicas"]
+    return (
+        facts.observed_generation >= live.generation
+        and facts.replicas == replicas
+        and facts.updated == facts.total == replicas
+        and facts.available >= replicas
+    )
+
+
+def rollout_state(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], job: Ref) -> RolloutState:
+    """Gather what the gates look at."""
+    stores = [
+        Ref("StatefulSet", nova.namespace, name)
+        for name in (POSTGRES_NAME, REDIS_NAME)
+        if Ref("StatefulSet", nova.namespace, name) in wanted
+    ]
+    live = seen.objects.get(job)
+    facts = live.facts if live is not None and isinstance(live.facts, JobFacts) else JobFacts(False, False)
+    settled, rolling = {}, set()
+    for service in SERVICES:
+        ref = Ref("Deployment", nova.namespace, service.full_name)
+        settled[service.name] = is_settled(ref, wanted[ref], seen)
+        if not settled[service.name] and ref in seen.objects and not _template_changes(ref, wanted[ref], seen):
+            rolling.add(service.name)
+    return RolloutState(
+        stores_ready=all(is_settled(ref, wanted[ref], seen) for ref in stores),
+        migrated=facts.complete,
+        migration_failed=facts.failed,
+        migration_message=facts.message,
+        settled=settled,
+        rolling=frozenset(rolling),
+        max_parallel=nova.spec.rollout.max_parallel,
+    )
+
+
+def _template_changes(ref: Ref, manifest: Manifest, seen: Observed) -> bool:
+    live = seen.objects.get(ref)
+    return live is None or live.template != manifest["metadata"]["annotations"][ANNOTATION_TEMPLATE]
+
+
+def _held(
+    nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], differences: Mapping[Ref, Why], *, job: Ref
+) -> dict[Ref, Finding]:
+    """Return what may not be written yet, and what it waits for."""
+    state = rollout_state(nova, seen, wanted, job)
+    held: dict[Ref, Finding] = {}
+    waiting = stores_starting(state)
+    if differences.get(job) is Why.MISSING and waiting is not None:
+        held[job] = waiting
+    for ref, why in differences.items():
+        if ref.kind != "Deployment" or why is Why.DRIFT:
+            continue
+        exists = ref in seen.objects
+        if exists and not _template_changes(ref, wanted[ref], seen):
+            continue  # replicas and the like: no pod is replaced
+        component = wanted[ref]["metadata"]["labels"][LABEL_COMPONENT]
+        finding = first_gate(MAY_CHANGE if exists else MAY_CREATE, state, component)
+        if finding is not None:
+            held[ref] = finding
+        elif exists:
+            state = _with_rolling(state, component)
+    return held
+
+
+def _with_rolling(state: RolloutState, component: str) -> RolloutState:
+    """Count a service that this very plan begins to change."""
+    return RolloutState(
+        stores_ready=state.stores_ready,
+        migrated=state.migrated,
+        migration_failed=state.migration_failed,
+        migration_message=state.migration_message,
+        settled={**state.settled, component: False},
+        rolling=state.rolling | {component},
+        max_parallel=state.max_parallel,
+    )
+
+
+def _unwanted(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest]) -> Iterable[Live]:
+    """Return what we own and do not want any more. Jobs that have ended stay for their logs, the last few."""
+    ours = [
+        live
+        for ref, live in seen.objects.items()
+        if live.owner == nova.uid and ref not in wanted and ref.kind in WAVES and not live.deleting
+    ]
+    jobs = sorted((live for live in ours if live.ref.kind == "Job"), key=lambda live: live.version, reverse=True)
+    ended = [live for live in jobs if isinstance(live.facts, JobFacts) and (live.facts.complete or live.facts.failed)]
+    others = [
+        live for live in ours if live.ref.kind not in ("Job", "PersistentVolumeClaim")
+    ]  # claims: the controller's
+    return [*others, *(live for live in jobs if live not in ended), *ended[JOBS_KEPT:]]
+
+
+def describe(actions: Iterable[Action]) -> str:
+    """Return actions as one line for the log."""
+    return json.dumps([f"{action.verb} {action.ref} ({action.why})" for action in actions])

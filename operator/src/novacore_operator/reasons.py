@@ -1,0 +1,262 @@
+"""Every reason the operator can give, in one list: condition reason, Event reason and metric label are the same word.
+
+Each member carries its meaning, the usual cause and the remedy; `docs/reference/conditions.md` is generated from them
+(`python -m novacore_operator.reasons`). A reason without text cannot exist: the constructor asks for it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+
+class Reason(StrEnum):
+    """Why a condition has its status. The value is what `kubectl` shows."""
+
+    meaning: str
+    cause: str
+    remedy: str
+
+    def __new__(cls, value: str, meaning: str = "", cause: str = "", remedy: str = "") -> Reason:
+        """Make the member a plain string that carries its three sentences."""
+        if not (meaning and cause and remedy):
+            raise ValueError(f"reason {value} lacks meaning, cause or remedy")
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        member.cause = cause
+        member.remedy = remedy
+        return member
+
+    READY = (
+        "Ready",
+        "Everything this generation asks for runs at its desired revision and answers.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    COMPLETE = (
+        "Complete",
+        "No roll-out is under way.",
+        "The last change has been carried out.",
+        "Nothing to do.",
+    )
+    INSTALLING = (
+        "Installing",
+        "The objects are being made for the first time.",
+        "The resource was applied a short while ago.",
+        "Wait: `kubectl wait --for=condition=Ready nova/NAME --timeout=10m`.",
+    )
+    ROLLING_OUT = (
+        "RollingOut",
+        "A change is being carried out stage by stage.",
+        "The spec, the release or the operator's version changed.",
+        "Wait; `kubectl get nova -o yaml` shows under `status.components` which service is being replaced.",
+    )
+    PROGRESS_DEADLINE_EXCEEDED = (
+        "ProgressDeadlineExceeded",
+        "A service did not become available within `spec.rollout.progressDeadlineSeconds`.",
+        "Its pods cannot be scheduled, cannot pull their image, crash, or never become ready.",
+        "Read the component's message, then `kubectl logs deploy/novacore-SERVICE`; mend the cause or the spec.",
+    )
+    COMPONENT_UNAVAILABLE = (
+        "ComponentUnavailable",
+        "A component has fewer available pods than it should.",
+        "A pod crashed, was evicted, or its readiness check fails.",
+        "Read the component's message, then `kubectl describe pod -l app.kubernetes.io/component=SERVICE`.",
+    )
+    IMAGE_PULL_FAILED = (
+        "ImagePullFailed",
+        "A node cannot get a component's image.",
+        "The image does not exist under that name, or the registry wants credentials.",
+        "Check `spec.image` and `spec.image.pullSecrets`; in kind, load the image into the node.",
+    )
+    CRASH_LOOPING = (
+        "CrashLooping",
+        "A component's container ends again and again.",
+        "Bad settings (exit code 78), a missing file, or too little memory.",
+        "`kubectl logs deploy/novacore-SERVICE --previous`; the last line names the setting.",
+    )
+    UNSCHEDULABLE = (
+        "Unschedulable",
+        "No node takes a component's pod.",
+        "Requests exceed what is free, a volume cannot be provisioned, or a selector matches no node.",
+        "`kubectl describe pod -l app.kubernetes.io/component=SERVICE`; lower the requests or add a node.",
+    )
+    POD_REJECTED = (
+        "PodRejected",
+        "The API server refuses to create a component's pods.",
+        "A quota is used up, or an admission rule forbids the pod.",
+        "`kubectl describe replicaset -l app.kubernetes.io/component=SERVICE`; raise the quota or change the rule.",
+    )
+    DATA_STORES_STARTING = (
+        "DataStoresStarting",
+        "Postgres or Redis does not answer yet.",
+        "Their pods are starting, or wait for a volume.",
+        "Wait; if it lasts, `kubectl describe pod novacore-postgres-0 novacore-redis-0`.",
+    )
+    DATA_STORES_READY = (
+        "DataStoresReady",
+        "Postgres and Redis answer.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    STORAGE_CHANGE_REFUSED = (
+        "StorageChangeRefused",
+        "A volume cannot be made as large as the spec asks.",
+        "The storage class does not allow expansion.",
+        "Use a class with `allowVolumeExpansion: true`, or set `storage.size` back.",
+    )
+    MIGRATION_PENDING = (
+        "MigrationPending",
+        "The migration Job of this release has not started.",
+        "It waits for Postgres.",
+        "Wait; if Postgres is ready and this stays, read the operator's log.",
+    )
+    MIGRATION_RUNNING = (
+        "MigrationRunning",
+        "The migration Job runs; services are not changed before it has ended.",
+        "A release was installed or changed.",
+        "Wait; `kubectl logs -l app.kubernetes.io/component=migrate -f` shows it.",
+    )
+    MIGRATION_FAILED = (
+        "MigrationFailed",
+        "The migration Job gave up; the services stay as they are.",
+        "A statement failed, a lock was never free, or the database does not answer.",
+        "`kubectl logs -l app.kubernetes.io/component=migrate`; mend it, then delete the Job: it is run again.",
+    )
+    MIGRATIONS_APPLIED = (
+        "MigrationsApplied",
+        "The schemas are at this release's level.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    SECRETS_PENDING = (
+        "SecretsPending",
+        "Keys and passwords are not all written yet.",
+        "The installation is being made, or a Secret was deleted or edited and is being restored.",
+        "Wait a few seconds.",
+    )
+    SECRETS_READY = (
+        "SecretsReady",
+        "Every key and password exists, verifies under the root key and is where its reader mounts it.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    SECRET_MISSING = (
+        "SecretMissing",
+        "A Secret that the spec names does not exist, or lacks a key.",
+        "A wrong name, another namespace, or the Secret has not been created yet.",
+        "Create it with the keys the message lists; the operator looks again by itself.",
+    )
+    SECRET_NOT_GRANTED = (
+        "SecretNotGranted",
+        "The operator may not read a Secret that the spec names.",
+        "Its name is not in the operator chart's value `referencedSecrets`.",
+        "`helm upgrade … --set referencedSecrets={NAME}`; the operator looks again by itself.",
+    )
+    NAMESPACE_TAKEN = (
+        "NamespaceTaken",
+        "Another NovaCoreDeployment of this namespace is older; this one is left alone.",
+        "Two resources were applied to one namespace; object names are fixed, so only one can own them.",
+        "Delete one of the two, or apply this one to another namespace.",
+    )
+    VERSION_UNKNOWN = (
+        "VersionUnknown",
+        "This operator does not know the release in `spec.version`.",
+        "A typing mistake, or the operator is older than the release.",
+        "Use a version that the message lists, or upgrade the operator's chart first.",
+    )
+    SPEC_INVALID = (
+        "SpecInvalid",
+        "The spec does not have the shape this operator reads.",
+        "The CRD in the cluster is of another version than the operator.",
+        "Upgrade the operator's chart with its CRD, then correct the field that the message names.",
+    )
+    PAUSED = (
+        "Paused",
+        "`spec.paused` is true: nothing is changed or repaired.",
+        "Somebody paused the installation.",
+        "Set `spec.paused: false` when you are done.",
+    )
+    NOT_PAUSED = (
+        "NotPaused",
+        "The operator keeps the installation as the spec says.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    APPLY_REFUSED = (
+        "ApplyRefused",
+        "The API server refuses an object the operator writes.",
+        "An admission rule, a quota, or a spec field whose value Kubernetes does not take.",
+        "Correct what the message names; the operator tries again by itself.",
+    )
+    FORBIDDEN = (
+        "Forbidden",
+        "The operator's ServiceAccount lacks a right.",
+        "The operator's chart was installed with other `watchNamespaces`, or its roles were edited.",
+        "`helm upgrade` the operator's chart; the message names verb and object.",
+    )
+    API_UNAVAILABLE = (
+        "ApiUnavailable",
+        "The API server did not answer; the operator tries again with growing pauses.",
+        "The control plane restarts or is overloaded.",
+        "Nothing, unless it lasts: then look at the control plane.",
+    )
+    INTERNAL_ERROR = (
+        "InternalError",
+        "The operator met a defect of its own; it tries again with growing pauses.",
+        "A bug.",
+        "Report the operator's log line with this reconcile id.",
+    )
+    DRIFT_REPAIRED = (
+        "DriftRepaired",
+        "A field the operator owns was changed or an object was deleted; it has been put back.",
+        "Somebody or something edited it.",
+        "Make the change in the NovaCoreDeployment instead.",
+    )
+    SECRET_RESTORED = (
+        "SecretRestored",
+        "A Secret the operator owns was changed or deleted; it has been restored.",
+        "Somebody or something edited it.",
+        "Do not edit Secrets by hand: deleting one is not a way to rotate it.",
+    )
+
+
+def reference_page() -> str:
+    """Return `docs/reference/conditions.md`."""
+    lines = [
+        "<!-- Generated by `python -m novacore_operator.reasons`. Do not edit. -->",
+        "",
+        "# Conditions and reasons",
+        "",
+        "`kubectl get nova` shows `Ready` and its reason. Each reason below says what it means, what usually causes",
+        "it, and what to do. The same words are used in Events, in logs and as metric labels.",
+        "",
+    ]
+    for reason in Reason:
+        lines += [
+            f"## {reason.value}",
+            "",
+            reason.meaning,
+            "",
+            f"- Usual cause: {reason.cause}",
+            f"- What to do: {reason.remedy}",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def files(root: Path) -> dict[Path, str]:
+    """Return path and text of the generated page, for the drift check."""
+    return {root / "docs/reference/conditions.md": reference_page()}
+
+
+def main() -> None:
+    """Write the page below the working directory."""
+    for path, text in files(Path()).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

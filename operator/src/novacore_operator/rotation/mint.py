@@ -1,0 +1,379 @@
+"""Complete an installation's material: keep what is there and sound, mint what is missing (rotation.md §2, §3).
+
+Invariants: MINT-1 what exists and is sound is returned byte for byte; a second call with its own result changes
+nothing. MINT-2 the first document of a JWT ring has an active and a standby key before any Deployment exists.
+MINT-3 a document that is made anew has a generation above the one it replaces, and above any small number that a pod
+may still hold when that one is lost (the Unix time). MINT-4 a document that is lost or was tampered with never brings a
+key into the ring whose private half we do not hold as active.
+Not here: when to rotate, and proof that the pods hold a key (a later release).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from novacore_contracts.identity import KID_PREFIX
+from novacore_contracts.keyset import TRUSTED_KEYS_MAX, RingDocument, RingKey, thumbprint
+from novacore_contracts.services import (
+    DATABASE,
+    POSTGRES_NAME,
+    POSTGRES_PORT,
+    REDIS_NAME,
+    REDIS_PORT,
+    SERVICES,
+    Service,
+)
+from novacore_operator.rotation import forms
+from novacore_operator.rotation.forms import Entropy, Jwk
+from novacore_operator.state import Material, PostgresAdmin, names
+
+JWT_RINGS: tuple[tuple[str, str], ...] = (
+    ("serviceJwt", names.SERVICE_JWT_PRIVATE),
+    ("userJwt", names.USER_JWT_PRIVATE),
+)
+ROOT_KEY = "root.jwk"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the material depends on. `postgres` is None in mode Simple: the operator is its own administrator."""
+
+    namespace: str
+    postgres: PostgresAdmin | None = None
+    provider_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class _Forge:
+    """One call of `complete`: the sources of chance and time, and the Secrets as they grow."""
+
+    setting: Setting
+    now: datetime
+    entropy: Entropy
+    secrets: dict[str, dict[str, bytes]]
+    root: Jwk = field(default_factory=dict)
+
+    @property
+    def unix(self) -> int:
+        return int(self.now.timestamp())
+
+
+def complete(have: Material, setting: Setting, *, now: datetime, entropy: Entropy) -> Material:
+    """Return the whole material of an installation: Secret name -> key -> bytes, the root Secret included."""
+    forge = _Forge(setting, now, entropy, {name: dict(data) for name, data in have.items()})
+    _root(forge)
+    for ring, secret in JWT_RINGS:
+        _jwt_ring(forge, ring, secret)
+    _policy(forge)
+    _certificates(forge)
+    _admin(forge)
+    _credentials(forge)
+    _roles(forge)
+    wanted = {*names.SECRETS, names.root_secret(setting.namespace)}
+    return {name: data for name, data in forge.secrets.items() if name in wanted and data}
+
+
+def root_jwks(material: Material, namespace: str) -> str:
+    """Return `root.jwks`: the public root keys."""
+    root = json.loads(material[names.root_secret(namespace)][ROOT_KEY])
+    public = {name: root[name] for name in ("kty", "crv", "x", "y", "kid", "alg", "use")}
+    return forms.dumps({"keys": [public]}).decode()
+
+
+def ca_bundle(material: Material, setting: Setting) -> str:
+    """Return the certificates that clients of the data stores trust: ours, and that of an external Postgres."""
+    own = material[names.CA_PRIVATE]["tls.crt"].decode()
+    foreign = setting.postgres.ca if setting.postgres else None
+    return own + (foreign.strip() + "\n" if foreign else "")
+
+
+def redis_users(material: Material) -> dict[str, str]:
+    """Return Redis user -> SHA-256 of its password."""
+    users = {}
+    for service in SERVICES:
+        if service.redis:
+            document = forms.payload_unverified(material[names.creds(service.name)]["redis.jws"])
+            if document is not None:
+                secret = str(document.active.material["password"])
+                users[service.name] = hashlib.sha256(secret.encode()).hexdigest()
+    return users
+
+
+def _json(data: bytes | None) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data or b"")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+# --- root and JWT rings -----------------------------------------------------------------------------------------------
+
+
+def _es256(data: bytes | None, prefix: str) -> Jwk | None:
+    """Return a stored private JWK if it is sound."""
+    jwk = _json(data)
+    try:
+        if jwk is None or jwk["kid"] != prefix + thumbprint(jwk) or not isinstance(jwk["n"], int):
+            return None
+        forms.p256_of(jwk)
+    except (KeyError, ValueError, TypeError):
+        return None
+    return jwk
+
+
+def _root(forge: _Forge) -> None:
+    secret = forge.secrets.setdefault(names.root_secret(forge.setting.namespace), {})
+    root = _es256(secret.get(ROOT_KEY), "root-")
+    if root is None:
+        root = forms.es256_jwk(forms.new_p256(forge.entropy), prefix="root-", n=1)
+        secret[ROOT_KEY] = forms.dumps(root)
+    forge.root = root
+
+
+def _jwt_ring(forge: _Forge, ring: str, secret_name: str) -> None:
+    """Make the ring's private entries and its signed document agree, minting where something is missing."""
+    private = forge.secrets.setdefault(secret_name, {})
+    keyset = forge.secrets.setdefault(names.KEYSET, {})
+    entry = f"{ring}.jws"
+    document = forms.read_document(keyset.get(entry), forge.root, ring)
+    keys = {jwk["kid"]: jwk for data in private.values() if (jwk := _es256(data, KID_PREFIX[ring])) is not None}
+    if document is not None and _signable(document, keys):
+        keyset[entry] = keyset[entry]
+        forge.secrets[secret_name] = {name: private[name] for name in sorted(private) if _is_of(private[name], keys)}
+        return
+    trusted = _trusted(document, keys, now=forge.unix)
+    number = max([key.n for key in trusted] + [jwk["n"] for jwk in keys.values()] + [document.seq if document else 0])
+    states = {key.state for key in trusted}
+    for state in ("active", "pending"):
+        if state not in states and len(trusted) < TRUSTED_KEYS_MAX:
+            number += 1
+            jwk = forms.es256_jwk(forms.new_p256(forge.entropy), prefix=KID_PREFIX[ring], n=number)
+            keys[jwk["kid"]] = jwk
+            trusted.append(_ring_key(jwk, state, forge.unix))
+    active = next(key.kid for key in trusted if key.state == "active")
+    made = RingDocument(
+        ring=ring,
+        generation=document.generation + 1 if document else (1 if not private else forge.unix),
+        seq=number,
+        issued_at=forge.unix,
+        active_kid=active,
+        keys=tuple(trusted),
+        tombstones=document.tombstones if document else (),
+        deny=document.deny if document else (),
+    )
+    keyset[entry] = forms.sign_document(made, forge.root)
+    forge.secrets[secret_name] = {f"{ring}-{jwk['n']}.jwk": forms.dumps(jwk) for jwk in keys.values()}
+
+
+def _is_of(data: bytes, keys: Mapping[str, Jwk]) -> bool:
+    jwk = _json(data)
+    return jwk is not None and jwk.get("kid") in keys
+
+
+def _signable(document: RingDocument, keys: Mapping[str, Jwk]) -> bool:
+    """Return whether the private halves of the active key and of a standby are there."""
+    held = {key.state for key in document.keys if key.kid in keys}
+    return {"active", "pending"} <= held
+
+
+def _ring_key(jwk: Jwk, state: Any, since: int) -> RingKey:
+    return RingKey(kid=jwk["kid"], n=jwk["n"], state=state, since=since, material=forms.public_material(jwk))
+
+
+def _trusted(document: RingDocument | None, keys: Mapping[str, Jwk], *, now: int) -> list[RingKey]:
+    """Return the keys to carry on: from the document where there is one, else from the private halves, oldest active.
+
+    A key without its private half can sign no more but is trusted until its tokens end: it goes on as retiring.
+    """
+    if document is None:
+        ordered = sorted(keys.values(), key=lambda jwk: jwk["n"])[:2]
+        return [_ring_key(jwk, state, now) for jwk, state in zip(ordered, ("active", "pending"), strict=False)]
+    carried: list[RingKey] = []
+    for key in document.keys:
+        if key.kid in keys:
+            carried.append(key)
+        elif key.state != "pending":
+            carried.append(RingKey(kid=key.kid, n=key.n, state="retiring", since=now, material=key.material))
+    if not any(key.state == "active" for key in carried):
+        standby = next((key for key in carried if key.state == "pending"), None)
+        if standby is not None:  # every verifier trusts it already
+            carried.remove(standby)
+            carried.append(RingKey(kid=standby.kid, n=standby.n, state="active", since=now, material=standby.material))
+    return carried[-(TRUSTED_KEYS_MAX - 2) :] if len(carried) > TRUSTED_KEYS_MAX - 1 else carried
+
+
+def _policy(forge: _Forge) -> None:
+    secret = forge.secrets.setdefault(names.POLICY_PRIVATE, {})
+    for data in secret.values():
+        jwk = _json(data)
+        if jwk is not None and jwk.get("crv") == "Ed25519" and "d" in jwk:
+            return
+    jwk = forms.ed25519_jwk(forge.entropy, prefix=KID_PREFIX["policy"], n=1)
+    secret["policy-1.jwk"] = forms.dumps(jwk)
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+def _certificates(forge: _Forge) -> None:
+    authority = forge.secrets.setdefault(names.CA_PRIVATE, {})
+    certificate, key = authority.get("tls.crt", b""), authority.get("tls.key", b"")
+    end = forms.certificate_end(certificate, key, certificate)
+    if end is None or end - forge.now < forms.RENEW_BEFORE:
+        certificate, key = forms.new_ca(
+            forge.entropy, name=f"NovaCore {forge.setting.namespace} {forge.now:%Y-%m-%d}", now=forge.now
+        )
+        authority |= {"tls.crt": certificate, "tls.key": key}
+    for secret_name, host in ((names.POSTGRES_TLS, POSTGRES_NAME), (names.REDIS_TLS, REDIS_NAME)):
+        if host == POSTGRES_NAME and forge.setting.postgres is not None:
+            forge.secrets.pop(secret_name, None)
+            continue
+        server = forge.secrets.setdefault(secret_name, {})
+        end = forms.certificate_end(server.get("tls.crt", b""), server.get("tls.key", b""), certificate)
+        if end is None or end - forge.now < forms.RENEW_BEFORE:
+            new = forms.new_server(
+                forge.entropy, (certificate, key), host=host, namespace=forge.setting.namespace, now=forge.now
+            )
+            server |= {"tls.crt": new[0], "tls.key": new[1]}
+        server["ca.crt"] = certificate
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+def _admin(forge: _Forge) -> None:
+    """The administrator of our own Postgres. An external one's comes from the user's Secret and is not copied here."""
+    if forge.setting.postgres is not None:
+        forge.secrets.pop(names.POSTGRES_ADMIN, None)
+        return
+    secret = forge.secrets.setdefault(names.POSTGRES_ADMIN, {})
+    if len(secret.get("password", b"")) < 32:
+        secret["password"] = forms.password(forge.entropy).encode()
+    known = secret["password"].decode()
+    if not forms.scram_matches(secret.get("scram", b"").decode(errors="replace"), known):
+        secret["scram"] = forms.scram_verifier(known, forge.entropy(16)).encode()
+
+
+def _credentials(forge: _Forge) -> None:
+    log_key = (
+        next(
+            (
+                data["log.key"]
+                for service in SERVICES
+                if len((data := forge.secrets.get(names.creds(service.name), {})).get("log.key", b"")) == 64
+            ),
+            None,
+        )
+        or forge.entropy(32).hex().encode()
+    )
+    for service in SERVICES:
+        secret = forge.secrets.setdefault(names.creds(service.name), {})
+        secret["log.key"] = log_key
+        if service.role is not None:
+            _credential(forge, secret, "postgres", _postgres_login(forge, service))
+        if service.redis:
+            place = {"user": service.name, "host": REDIS_NAME, "port": REDIS_PORT, "tls": True}
+            _credential(forge, secret, "redis", place)
+        if service.name == "intelligence":
+            _provider(forge, secret)
+
+
+def _postgres_login(forge: _Forge, service: Service) -> dict[str, Any]:
+    admin = forge.setting.postgres
+    return {
+        "user": f"{service.role}_a",
+        "host": admin.host if admin else POSTGRES_NAME,
+        "port": admin.port if admin else POSTGRES_PORT,
+        "database": admin.database if admin else DATABASE,
+        "sslmode": "verify-full",
+    }
+
+
+def _credential(forge: _Forge, secret: dict[str, bytes], ring: str, place: dict[str, Any]) -> None:
+    """Keep a signed credential, or make it: the password stays when only the place or the root key changed."""
+    entry = f"{ring}.jws"
+    known = forms.payload_unverified(secret.get(entry))
+    material = dict(known.active.material) if known is not None and known.ring == ring else {}
+    if known is not None and len(str(material.get("password", ""))) >= 32:
+        same_place = {k: v for k, v in material.items() if k != "password"} == place
+        if same_place and forms.read_document(secret[entry], forge.root, ring) is not None:
+            return
+        wanted = {**place, "password": material["password"]}
+        secret[entry] = forms.sign_document(_one_key(forge, ring, wanted, before=known), forge.root)
+        return
+    wanted = {**place, "password": forms.password(forge.entropy)}
+    secret[entry] = forms.sign_document(_one_key(forge, ring, wanted, before=None), forge.root)
+
+
+def _provider(forge: _Forge, secret: dict[str, bytes]) -> None:
+    """The key of a model provider, copied from the user's Secret into intelligence's own."""
+    if forge.setting.provider_key is None:
+        secret.pop("providers.jws", None)
+        return
+    known = forms.read_document(secret.get("providers.jws"), forge.root, "providers")
+    wanted = {"api_key": forge.setting.provider_key}
+    if known is not None and known.active.material == wanted:
+        return
+    secret["providers.jws"] = forms.sign_document(_one_key(forge, "providers", wanted, before=known), forge.root)
+
+
+def _one_key(forge: _Forge, ring: str, material: dict[str, Any], *, before: RingDocument | None) -> RingDocument:
+    n = before.active.n if before else 1
+    kid = f"{ring}-{n}"
+    key = RingKey(kid=kid, n=n, state="active", since=forge.unix, material=material)
+    generation = before.generation + 1 if before else 1
+    return RingDocument(ring=ring, generation=generation, seq=n, issued_at=forge.unix, active_kid=kid, keys=(key,))
+
+
+def _roles(forge: _Forge) -> None:
+    """What the migration Job needs: the administrator's access, and the login roles with verifiers, not passwords."""
+    admin = forge.setting.postgres
+    secret = forge.secrets.setdefault(names.MIGRATE_CREDS, {})
+    own = forge.secrets.get(names.POSTGRES_ADMIN, {})
+    secret["admin.json"] = forms.dumps(
+        {
+            "host": admin.host if admin else POSTGRES_NAME,
+            "port": admin.port if admin else POSTGRES_PORT,
+            "database": admin.database if admin else DATABASE,
+            "user": admin.user if admin else "postgres",
+            "password": admin.password if admin else own["password"].decode(),
+            "sslmode": "verify-full",
+        }
+    )
+    known = {
+        str(role.get("name")): str(role.get("scram", ""))
+        for role in (_json(secret.get("roles.json")) or {}).get("roles", [])
+        if isinstance(role, dict)
+    }
+    roles = []
+    for service in SERVICES:
+        if service.role is None:
+            continue
+        document = forms.payload_unverified(forge.secrets[names.creds(service.name)]["postgres.jws"])
+        if document is None:
+            continue
+        login, secret_word = f"{service.role}_a", str(document.active.material["password"])
+        verifier = known.get(login, "")
+        if not forms.scram_matches(verifier, secret_word):
+            verifier = forms.scram_verifier(secret_word, forge.entropy(16))
+        roles.append({"name": login, "member_of": service.role, "scram": verifier})
+    secret["roles.json"] = forms.dumps({"roles": roles})
+
+
+def roles_hash(material: Material) -> str:
+    """Return a hash of what the migration Job is given. One way and salted by 256-bit passwords: safe in a name."""
+    secret = material[names.MIGRATE_CREDS]
+    return hashlib.sha256(secret["admin.json"] + secret["roles.json"]).hexdigest()[:20]
+
+
+def store_hash(material: Material, *secrets: str) -> str:
+    """Return a hash of Secrets that a data store reads when it starts."""
+    parts = [base64.b64encode(value) for name in secrets for _, value in sorted(material.get(name, {}).items())]
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()[:20]

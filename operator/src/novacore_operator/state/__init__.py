@@ -1,0 +1,228 @@
+"""What the operator knows at one instant, as frozen values. No I/O, no clock.
+
+`names` has the fixed object names, `ownership` tells what of an object is ours and whether it is as we left it.
+Everything `plan` and `status` decide, they decide from `Nova` (what is wanted) and `Observed` (what is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from novacore_operator.api.spec import Spec
+
+Manifest = dict[str, Any]
+"""A finished Kubernetes object, ready to be sent."""
+
+Material = Mapping[str, Mapping[str, bytes]]
+"""Secret name -> key -> bytes: every key and password of one installation. Never logged, never in a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a kind is addressed."""
+
+    name: str
+    api_version: str
+    plural: str
+
+    @property
+    def group(self) -> str:
+        """API group, empty for the core."""
+        return self.api_version.rpartition("/")[0]
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("ServiceAccount", "v1", "serviceaccounts"),
+        Kind("Service", "v1", "services"),
+        Kind("ConfigMap", "v1", "configmaps"),
+        Kind("Secret", "v1", "secrets"),
+        Kind("PersistentVolumeClaim", "v1", "persistentvolumeclaims"),
+        Kind("Pod", "v1", "pods"),
+        Kind("Deployment", "apps/v1", "deployments"),
+        Kind("StatefulSet", "apps/v1", "statefulsets"),
+        Kind("Job", "batch/v1", "jobs"),
+        Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
+        Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
+    )
+}
+WATCHED: tuple[str, ...] = (
+    "ServiceAccount",
+    "Service",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+    "Pod",
+    "Deployment",
+    "StatefulSet",
+    "Job",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+)
+"""Kinds with one label-selected watch each. Secrets have one watch per name instead: RBAC grants them by name only."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """One object's address."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """As a person would say it: `Deployment novacore-memory`."""
+        return f"{self.kind} {self.name}"
+
+
+def ref_of(manifest: Manifest) -> Ref:
+    """Return the address of a manifest."""
+    metadata = manifest["metadata"]
+    return Ref(manifest["kind"], metadata["namespace"], metadata["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFacts:
+    """Roll-out state of a Deployment or StatefulSet."""
+
+    replicas: int
+    observed_generation: int
+    total: int
+    updated: int
+    available: int
+    stalled: str = ""  # message of condition Progressing=False, or of ReplicaFailure
+    storage: str = ""  # size in the volume claim template
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """Outcome of a Job."""
+
+    complete: bool
+    failed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFacts:
+    """A volume claim."""
+
+    requested: str
+    bound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """Why a pod does not run. `trouble` is the kubelet's word (ImagePullBackOff, …), empty when there is none."""
+
+    component: str
+    ready: bool
+    trouble: str
+    message: str
+
+
+Facts = WorkloadFacts | JobFacts | ClaimFacts | PodFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One object in the cluster, without its body.
+
+    `desired` is the fingerprint we wrote into the annotation; `owned` is the fingerprint of the values that we still
+    own (state.ownership). Both equal to those of the manifest = nothing to write.
+    """
+
+    ref: Ref
+    uid: str
+    version: int
+    generation: int
+    owner: str | None  # uid of the controller
+    desired: str | None
+    owned: str
+    template: str | None = None
+    deleting: bool = False
+    facts: Facts | None = None
+
+
+class Sealed:
+    """Secret bytes on their way. Raises where a log line or a truth test would take them for text."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: Mapping[str, bytes]) -> None:
+        self._data = dict(data)
+
+    def reveal(self) -> Mapping[str, bytes]:
+        """Return the bytes, by key."""
+        return self._data
+
+    def __repr__(self) -> str:
+        """Names of the keys only."""
+        return f"Sealed({', '.join(sorted(self._data))})"
+
+    def __str__(self) -> NoReturn:
+        """Refuse."""
+        raise TypeError("a sealed secret is not text: use reveal()")
+
+    def __bool__(self) -> NoReturn:
+        """Refuse."""
+        raise TypeError("a sealed secret is neither true nor false: test for None")
+
+
+@dataclass(frozen=True, slots=True)
+class Nova:
+    """One NovaCoreDeployment."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    created: str  # RFC 3339, orders resources of one namespace
+    version: int  # resourceVersion
+    spec: Spec
+    status: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Queue key."""
+        return (self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Referenced:
+    """A Secret that the user named in the spec. `data` is None when it is missing or may not be read."""
+
+    name: str
+    data: Sealed | None
+    forbidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The cluster as far as one installation is concerned."""
+
+    objects: Mapping[Ref, Live]
+    pods: tuple[PodFacts, ...] = ()
+    siblings: tuple[tuple[str, str], ...] = ()  # (created, name) of the namespace's other NovaCoreDeployments
+    referenced: Mapping[str, Referenced] = field(default_factory=dict)
+    operator_namespace: str = "novacore-system"
+    normal: Mapping[Ref, tuple[str, str]] = field(default_factory=dict)
+    """Objects whose values the API server rewrites: the hash we wrote, and the fingerprint it led to."""
+
+    def get(self, kind: str, namespace: str, name: str) -> Live | None:
+        """Return one object, or None."""
+        return self.objects.get(Ref(kind, namespace, name))
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresAdmin:
+    """How Postgres is reached by the one who may make roles."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    ca: str | None = None  # PEM of a foreign CA; None: the installation's own

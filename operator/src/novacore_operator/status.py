@@ -1,0 +1,295 @@
+"""What is true: `compute(...)` returns the status of one resource. Pure.
+
+Invariants:
+STATUS-1 Ready=True only for this generation, with nothing left to write, every component at its desired revision and
+available, the migration of this release done, every Secret in place.
+STATUS-2 the result depends on nothing but the arguments: the same situation gives the same status, and no write.
+STATUS-3 `lastTransitionTime` moves only when a condition's status does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from novacore_contracts.services import SERVICES
+from novacore_operator.policies import Finding
+from novacore_operator.reasons import Reason
+from novacore_operator.state import JobFacts, Manifest, Nova, Observed, PodFacts, Ref, WorkloadFacts
+from novacore_operator.state.names import ANNOTATION_TEMPLATE
+
+MESSAGE_CHARS = 1000
+PODS_TROUBLE: Mapping[str, Reason] = {
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "CrashLoopBackOff": Reason.CRASH_LOOPING,
+    "CreateContainerConfigError": Reason.CRASH_LOOPING,
+    "CreateContainerError": Reason.CRASH_LOOPING,
+    "RunContainerError": Reason.CRASH_LOOPING,
+    "Unschedulable": Reason.UNSCHEDULABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What `compute` looks at beside the observation: the plan's outcome in the words of the state layer."""
+
+    wanted: Mapping[Ref, Manifest] = field(default_factory=dict, repr=False)
+    pending: frozenset[Ref] = frozenset()  # still to be written, held back ones included
+    held: Mapping[Ref, Finding] = field(default_factory=dict)
+    job: Ref | None = None
+    blocked: Finding | None = None  # nothing was done, and why
+    failed: Finding | None = None  # a write was refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    name: str
+    ready: bool
+    desired: int
+    updated: int
+    available: int
+    revision: str
+    image: str
+    reason: Reason
+    message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "ready": self.ready,
+            "desired": self.desired,
+            "updated": self.updated,
+            "available": self.available,
+            "revision": self.revision,
+            "image": self.image,
+            "reason": self.reason.value,
+            "message": self.message[:MESSAGE_CHARS],
+        }
+
+
+Verdict = tuple[str, Reason, str]
+"""Condition status, reason, message."""
+
+
+def compute(nova: Nova, seen: Observed, view: View, *, now: datetime) -> dict[str, Any]:
+    """Return the whole status, as it is to stand in `/status`."""
+    parts = _parts(nova, seen, view)
+    services = [part for part in parts if part.name not in ("postgres", "redis")]
+    verdicts: dict[str, Verdict] = {
+        "SecretsReady": _secrets(view),
+        "DataStoresReady": _stores(parts, view),
+        "MigrationsApplied": _migrations(seen, view),
+        "Progressing": _progressing(nova, parts, view),
+        "Paused": _paused(nova),
+    }
+    verdicts = {"Ready": _ready(parts, verdicts, view), **verdicts}
+    release: dict[str, Any] = {"target": nova.spec.version}
+    current = nova.spec.version if verdicts["Ready"][0] == "True" else nova.status.get("release", {}).get("current")
+    if current:
+        release["current"] = current
+    status: dict[str, Any] = {
+        "observedGeneration": nova.generation,
+        "conditions": [_condition(nova, kind, verdict, now) for kind, verdict in verdicts.items()],
+        "release": release,
+    }
+    if parts:  # a blocked resource says nothing about components: nobody looked
+        status["services"] = f"{sum(part.ready for part in services)}/{len(SERVICES)}"
+        status["components"] = [part.as_dict() for part in parts]
+    return status
+
+
+def condition_of(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """Return one condition of a status, empty if it has none."""
+    return next((item for item in status.get("conditions", ()) if item.get("type") == kind), {})
+
+
+def _condition(nova: Nova, kind: str, verdict: Verdict, now: datetime) -> dict[str, Any]:
+    before = condition_of(nova.status, kind)
+    same = before.get("status") == verdict[0] and "lastTransitionTime" in before
+    return {
+        "type": kind,
+        "status": verdict[0],
+        "reason": verdict[1].value,
+        "message": verdict[2][:MESSAGE_CHARS],
+        "lastTransitionTime": before["lastTransitionTime"] if same else now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "observedGeneration": nova.generation,
+    }
+
+
+# --- components -------------------------------------------------------------------------------------------------------
+
+
+def _parts(nova: Nova, seen: Observed, view: View) -> list[_Part]:
+    parts = []
+    for ref, manifest in view.wanted.items():
+        if ref.kind in ("Deployment", "StatefulSet"):
+            parts.append(_part(nova, ref, manifest, seen, view))
+    if view.wanted and nova.spec.postgres.mode == "External":
+        parts.append(_external_postgres(seen, view))
+    order = {name: n for n, name in enumerate(("postgres", "redis", *(service.name for service in SERVICES)))}
+    return sorted(parts, key=lambda part: order[part.name])
+
+
+def _part(nova: Nova, ref: Ref, manifest: Manifest, seen: Observed, view: View) -> _Part:
+    name = ref.name.removeprefix("novacore-")
+    live = seen.objects.get(ref)
+    facts = live.facts if live is not None and isinstance(live.facts, WorkloadFacts) else WorkloadFacts(0, 0, 0, 0, 0)
+    desired = manifest["spec"]["replicas"]
+    current = live is not None and ref not in view.pending and facts.observed_generation >= live.generation
+    updated = facts.updated if current else 0
+    available = facts.available
+    ready = current and updated == facts.total == facts.replicas == desired and available >= desired
+    reason, message = (Reason.READY, "") if ready else _why_not(name, ref, facts, seen, view, exists=live is not None)
+    if reason is Reason.COMPONENT_UNAVAILABLE and not nova.status.get("release", {}).get("current"):
+        reason = Reason.INSTALLING  # it has never been available: nothing is wrong yet
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    return _Part(
+        name=name,
+        ready=ready,
+        desired=desired,
+        updated=updated,
+        available=available,
+        revision=manifest["metadata"]["annotations"][ANNOTATION_TEMPLATE],
+        image=container["image"],
+        reason=reason,
+        message=message,
+    )
+
+
+def _why_not(
+    name: str, ref: Ref, facts: WorkloadFacts, seen: Observed, view: View, *, exists: bool
+) -> tuple[Reason, str]:
+    """Return the most telling cause: a gate, then what the kubelet says, then what the controller says."""
+    held = view.held.get(ref)
+    if not exists:
+        return Reason.INSTALLING, held.message if held is not None else "is being created"
+    pod = _troubled(name, seen.pods)
+    if pod is not None:
+        return PODS_TROUBLE[pod.trouble], f"{pod.trouble}: {pod.message}"
+    if facts.stalled:
+        refused = facts.stalled.startswith("FailedCreate")
+        return (Reason.POD_REJECTED if refused else Reason.PROGRESS_DEADLINE_EXCEEDED), facts.stalled
+    if held is not None:
+        return held.reason, held.message
+    if facts.updated < facts.replicas or facts.total > facts.updated or ref in view.pending:
+        return Reason.ROLLING_OUT, f"{facts.updated} of {facts.replicas} pods are of the new revision"
+    return Reason.COMPONENT_UNAVAILABLE, f"{facts.available} of {facts.replicas} pods are available"
+
+
+def _troubled(component: str, pods: tuple[PodFacts, ...]) -> PodFacts | None:
+    return next((pod for pod in pods if pod.component == component and pod.trouble in PODS_TROUBLE), None)
+
+
+def _external_postgres(seen: Observed, view: View) -> _Part:
+    """An external Postgres answers when the migration of this release has run through it."""
+    facts = _job(seen, view)
+    return _Part(
+        name="postgres",
+        ready=facts.complete,
+        desired=0,
+        updated=0,
+        available=0,
+        revision="external",
+        image="external",
+        reason=Reason.READY if facts.complete else Reason.DATA_STORES_STARTING,
+        message="" if facts.complete else "external: proven by the migration, which has not ended yet",
+    )
+
+
+def _job(seen: Observed, view: View) -> JobFacts:
+    live = seen.objects.get(view.job) if view.job is not None else None
+    return live.facts if live is not None and isinstance(live.facts, JobFacts) else JobFacts(False, False)
+
+
+# --- conditions -------------------------------------------------------------------------------------------------------
+
+
+def _secrets(view: View) -> Verdict:
+    missing = sorted(ref.name for ref in view.pending if ref.kind == "Secret")
+    if not view.wanted:
+        return "Unknown", Reason.SECRETS_PENDING, "nothing has been made"
+    if missing:
+        return "False", Reason.SECRETS_PENDING, f"to be written: {', '.join(missing)}"
+    return "True", Reason.SECRETS_READY, "all keys and passwords are in place"
+
+
+def _stores(parts: list[_Part], view: View) -> Verdict:
+    if not view.wanted:
+        return "Unknown", Reason.DATA_STORES_STARTING, "nothing has been made"
+    late = [part for part in parts if part.name in ("postgres", "redis") and not part.ready]
+    if late:
+        return "False", Reason.DATA_STORES_STARTING, "; ".join(f"{part.name}: {part.message}" for part in late)
+    return "True", Reason.DATA_STORES_READY, "Postgres and Redis answer"
+
+
+def _migrations(seen: Observed, view: View) -> Verdict:
+    if view.job is None:
+        return "Unknown", Reason.MIGRATION_PENDING, "nothing has been made"
+    facts = _job(seen, view)
+    if facts.complete:
+        return "True", Reason.MIGRATIONS_APPLIED, f"Job {view.job.name} has ended well"
+    if facts.failed:
+        return (
+            "False",
+            Reason.MIGRATION_FAILED,
+            f"Job {view.job.name} failed ({facts.message}): see `kubectl logs job/{view.job.name}`, mend it, "
+            "then delete the Job",
+        )
+    if view.job in seen.objects:
+        pod = _troubled("migrate", seen.pods)
+        trouble = f": {pod.trouble}: {pod.message}" if pod is not None else ""
+        return "False", Reason.MIGRATION_RUNNING, f"Job {view.job.name} runs{trouble}"
+    held = view.held.get(view.job)
+    return "False", Reason.MIGRATION_PENDING, held.message if held is not None else "the Job is being created"
+
+
+def _progressing(nova: Nova, parts: list[_Part], view: View) -> Verdict:
+    if view.blocked is not None:
+        return "False", view.blocked.reason, view.blocked.message
+    stalled = next((part for part in parts if part.reason is Reason.PROGRESS_DEADLINE_EXCEEDED), None)
+    if stalled is not None:
+        return "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{stalled.name}: {stalled.message}"
+    busy = [part for part in parts if not part.ready]
+    if not view.pending and not busy:
+        return "False", Reason.COMPLETE, f"generation {nova.generation} is carried out"
+    if nova.status.get("release", {}).get("current"):
+        names = ", ".join(part.name for part in busy) or f"{len(view.pending)} objects to write"
+        return "True", Reason.ROLLING_OUT, names
+    return "True", Reason.INSTALLING, f"{sum(part.ready for part in parts)} of {len(parts)} components are ready"
+
+
+def _paused(nova: Nova) -> Verdict:
+    if nova.spec.paused:
+        return "True", Reason.PAUSED, "spec.paused is true: nothing is changed or repaired"
+    return "False", Reason.NOT_PAUSED, "the operator keeps the installation as the spec says"
+
+
+def _ready(parts: list[_Part], verdicts: Mapping[str, Verdict], view: View) -> Verdict:
+    if view.blocked is not None:
+        return "False", view.blocked.reason, view.blocked.message
+    if view.failed is not None:
+        return "False", view.failed.reason, view.failed.message
+    for kind in ("SecretsReady", "DataStoresReady", "MigrationsApplied"):
+        status, reason, message = verdicts[kind]
+        if status != "True":
+            return "False", _store_cause(parts, reason) if kind == "DataStoresReady" else reason, message
+    bad = [part for part in parts if not part.ready]
+    if bad:
+        worst = next((part for part in bad if part.reason in PODS_TROUBLE.values()), bad[0])
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        return "False", worst.reason, f"{worst.name}: {worst.message}{more}. {worst.reason.remedy}"
+    if view.pending:
+        names = ", ".join(sorted(str(ref) for ref in view.pending)[:5])
+        return "False", Reason.ROLLING_OUT, f"to be written: {names}"
+    return "True", Reason.READY, f"all {len(parts)} components run at their desired revision"
+
+
+def _store_cause(parts: list[_Part], otherwise: Reason) -> Reason:
+    """Return the cause of a store's trouble where the kubelet names one: more telling than `DataStoresStarting`."""
+    causes = [part.reason for part in parts if part.name in ("postgres", "redis") and not part.ready]
+    return next((cause for cause in causes if cause in PODS_TROUBLE.values()), otherwise)
