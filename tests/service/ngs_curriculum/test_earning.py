@@ -297,3 +297,30 @@ async def test_a_student_walks_over_all_24_levels(ngs: Ngs, make_user: Any, give
     progress = await ngs.progress(user)
     assert (progress["current_level"], progress["next_level_info"], progress["progress_percent"]) == (24, None, 100.0)
     assert not any(level["locked"] for level in (await ngs.get(user, "/ngs/levels")).json())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reflection_text": "a\x00b"},
+        {"reflection_prompt": "a\x00b"},
+        {"level_number": 25},
+        {"reflection_text": "x" * 5001},
+        {"reflection_text": ""},
+        {"xp": 1},
+    ],
+)
+async def test_a_reflection_no_store_takes_is_refused(ngs: Ngs, make_user: Any, changes: dict[str, Any]) -> None:
+    answer = await ngs.post(await make_user(), "/ngs/reflections", reflection(**changes))
+    assert (answer.status_code, answer.json()["code"]) == (400, "validation_error")
+
+
+@pytest.mark.parametrize("raw", ['{"a": "\\u0000"}', '{"a": NaN}', '{"a": "\\ud800"}', '{"a": "' + "x" * 9000 + '"}'])
+async def test_metadata_no_store_takes_is_refused(ngs: Ngs, make_user: Any, raw: str) -> None:
+    user = await make_user()
+    lesson = await ngs.lesson_of(user)
+    headers = ngs.headers(user) | {"Content-Type": "application/json"}
+    answer = await ngs.running.public.post(
+        f"/ngs/lessons/{lesson['id']}/complete", content='{"metadata": ' + raw + "}", headers=headers
+    )
+    assert (answer.status_code, answer.json()["code"]) == (400, "validation_error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,8 @@ from novacore.mcp_server.settings import McpSettings
 from novacore.mcp_server.tools import Operations, build_server
 from novacore.mcp_server.transport import BODY_BYTES_MAX, Transport, state_key
 
+START_SECONDS = 10.0
+
 
 @asynccontextmanager
 async def start(platform: Platform[McpSettings]) -> AsyncIterator[Server]:
@@ -20,8 +23,10 @@ async def start(platform: Platform[McpSettings]) -> AsyncIterator[Server]:
     log_key = bytes.fromhex((platform.paths.creds / "log.key").read_text().strip())  # checked by make_apps
     server = build_server(service, Operations(platform.metrics), version=platform.version, state_key=state_key(log_key))
     transport = Transport(server, platform.settings, platform.metrics)
-    async with transport.running():
-        yield Server(service, transport)
+    platform.spawn("mcp", transport.run)
+    async with asyncio.timeout(START_SECONDS):
+        await transport.started()
+    yield Server(service, transport)
 
 
 DEFINITION = ServiceDefinition(

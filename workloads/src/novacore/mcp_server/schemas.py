@@ -19,12 +19,8 @@ FileText = Annotated[str, Field(max_length=200_000, description="Text of the fil
 Language = Annotated[str, Field(max_length=64, description="Language of the file, such as python")]
 FewLimit = Annotated[int, Field(ge=1, le=20, description="At most so many memories")]
 SearchLimit = Annotated[int, Field(ge=1, le=100, description="At most so many memories")]
-Query = Annotated[
-    str, Field(min_length=1, max_length=1000, pattern=_NO_NUL, description="What to look for, in plain words")
-]
-LogText = Annotated[
-    str, Field(max_length=16_000, pattern=_NO_NUL, description="What was done, or the text it was done to")
-]
+Query = Annotated[str, Field(min_length=1, max_length=1000, pattern=_NO_NUL, description="What to look for")]
+LogText = Annotated[str, Field(max_length=16_000, pattern=_NO_NUL, description="What was done, or to which text")]
 Task = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=4000),

@@ -108,8 +108,8 @@ class McpService:
         remaining = context.deadline_remaining_s()
         seconds = SUBMIT_SECONDS if remaining is None else min(SUBMIT_SECONDS, remaining)
         accepted = await self._call(
-            "intelligence", "POST", "/chat/runs", json=run, headers=_key(key), caller=caller, timeout_s=min(10.0, seconds),
-            expect=(202,),
+            "intelligence", "POST", "/chat/runs", json=run, headers=_key(key), caller=caller,
+            timeout_s=min(10.0, seconds), expect=(202,),
         )  # fmt: skip
         return await self._answer(caller, accepted["run_id"], UUID(accepted["session_id"]), seconds)
 
@@ -171,13 +171,7 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
                     yield event
 
 
-_RUN_ERRORS = {
-    "provider_error": 502,
-    "deadline": 504,
-    "quota_exceeded": 429,
-    "trial_over": 402,
-    "payment_required": 402,
-}
+_RUN_ERRORS = {"deadline": 504, "quota_exceeded": 429, "trial_over": 402, "payment_required": 402}
 
 
 def _finished(event: Mapping[str, Any], response: str, session_id: UUID) -> TaskRead:

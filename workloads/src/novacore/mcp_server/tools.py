@@ -55,8 +55,8 @@ log = get_logger()
 NAME = "novacore"
 TOOLS = ("context_fetch", "memory_search", "memory_log", "task_submit", "progress")
 INSTRUCTIONS = (
-    "NovaCore remembers what you and your user did. Search before you answer a question about earlier work, log what was"
-    " done when it may matter later, and put larger tasks to the platform's own model with task_submit."
+    "NovaCore remembers what you and your user did. Search before you answer a question about earlier work, log what"
+    " was done when it may matter later, and put larger tasks to the platform's own model with task_submit."
 )
 CALLER_KEY = "novacore_caller"
 _DENIED = frozenset({401, 402, 403, 429})
@@ -123,6 +123,7 @@ class Tools:
 
     async def memory_search(
         self,
+        *,
         ctx: Context[Any, Any],
         query: Query,
         limit: SearchLimit = 10,
@@ -137,6 +138,7 @@ class Tools:
 
     async def memory_log(
         self,
+        *,
         ctx: Context[Any, Any],
         file_path: FilePath,
         action: Action,
@@ -156,7 +158,7 @@ class Tools:
         file_context: FileText | None = None,
         session_id: UUID | None = None,
     ) -> TaskRead:
-        """Put a question or task to the platform's own model, with a file if it helps, and wait for the whole answer."""
+        """Put a question or task to the platform's own model, with a file if it helps, and wait for the answer."""
         body = TaskSubmit(task_description=task_description, file_context=file_context, session_id=session_id)
         async with self._tool("task_submit"):
             return await self._service.task_submit(_caller(ctx), body)
@@ -202,14 +204,14 @@ def build_server(
     tools = Tools(service, operations)
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     writes = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
-    for tool, annotations in (
+    for tool, hints in (
         (tools.context_fetch, reads),
         (tools.memory_search, reads),
         (tools.memory_log, writes),
         (tools.task_submit, writes),
         (tools.progress, reads),
     ):
-        server.add_tool(tool, annotations=annotations)
+        server.add_tool(tool, annotations=hints)
     server.resource("memory://{memory_id}", name="memory", mime_type="application/json")(tools.memory)
     return server
 

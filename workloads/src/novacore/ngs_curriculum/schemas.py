@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from novacore.ngs_curriculum.gates import LockReason
 from novacore.ngs_curriculum.quiz import QuestionView
 from novacore.ngs_curriculum.rules import LEVELS
 
+METADATA_MAX = 8_000
+
+
+def _no_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the character U+0000")  # Postgres has no such text
+    return text
+
+
+def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata that Postgres takes as jsonb: no U+0000, no half of a surrogate pair, not endless."""
+    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+    if len(text) > METADATA_MAX:
+        raise ValueError(f"must not be longer than {METADATA_MAX} characters of JSON")
+    if "\\u0000" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("must not contain U+0000 or half of a surrogate pair")
+    return metadata
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
 LevelNumber = Annotated[int, Field(ge=1, le=LEVELS)]
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
-Metadata = Annotated[dict[str, Any], Field(max_length=20)]
+Metadata = Annotated[dict[str, Any], Field(max_length=20), AfterValidator(_storable)]
 
 
 class _In(BaseModel):
@@ -93,7 +114,7 @@ class LessonComplete(_In):
 
     answers: Annotated[dict[str, Annotated[str, Field(max_length=32)]], Field(max_length=50)] | None = None
     time_spent_seconds: Seconds | None = None
-    reflection_text: Annotated[str, Field(max_length=5000)] | None = None
+    reflection_text: Annotated[Text, Field(max_length=5000)] | None = None
     metadata: Metadata | None = None
     score: Any = Field(default=None, deprecated=True, exclude=True)
 
@@ -131,8 +152,8 @@ class ReflectionCreate(_In):
 
     lesson_id: UUID | None = None
     level_number: LevelNumber
-    reflection_prompt: Annotated[str, Field(min_length=1, max_length=1000)]
-    reflection_text: Annotated[str, Field(min_length=1, max_length=5000)]
+    reflection_prompt: Annotated[Text, Field(min_length=1, max_length=1000)]
+    reflection_text: Annotated[Text, Field(min_length=1, max_length=5000)]
     is_public: bool = False
 
 
@@ -191,7 +212,7 @@ class ChallengeRead(ChallengeListed):
 class SubmissionCreate(_In):
     """A solution handed in."""
 
-    submission_code: Annotated[str, Field(min_length=1, max_length=50_000)]
+    submission_code: Annotated[Text, Field(min_length=1, max_length=50_000)]
     time_taken_seconds: Seconds | None = None
 
 
@@ -250,7 +271,7 @@ class AwardCreate(_In):
 
     user_id: UUID
     source: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
-    source_id: Annotated[str, Field(min_length=1, max_length=200)]
+    source_id: Annotated[Text, Field(min_length=1, max_length=200)]
     metadata: Metadata | None = None
     amount: Any = Field(default=None, deprecated=True, exclude=True)
 
