@@ -81,6 +81,7 @@ lint: $(UV) ## Format, lint, types, layers, drift of generated files
 
 .PHONY: test-unit
 test-unit: $(UV) ## Unit tests, no cluster, no server, under a minute (K=quota selects)
+	@$(CLUSTER) tools
 	@$(RUN) pytest tests/unit $(if $(K),-k "$(K)")
 
 .PHONY: test-contract

@@ -16,8 +16,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GENERATORS = (
     "novacore_operator.api.generate",  # first: the chart's schema is read from the same models
-    # "novacore_operator.reasons",
+    "novacore_operator.rbac",
+    "novacore_operator.reasons",
+    "novacore.common.openapi",
     "hack.gen.charts",
+    "hack.gen.invariants",
 )
 SHOWN_LINES = 12
 

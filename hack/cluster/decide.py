@@ -28,6 +28,7 @@ class Host:
     engine_answers: bool  # a Docker engine answers on its socket
     engine_installed: bool  # dockerd is on the disk
     can_pull: bool  # Docker pulled a tiny image within the time limit
+    stock_node_present: bool  # Docker holds kind's own node image, from an earlier pull
     cgroup_v1: bool
     sys_resource: bool  # CAP_SYS_RESOURCE can be had
     disk_free_gib: float
@@ -42,6 +43,8 @@ def choose_path(host: Host, wanted: str) -> tuple[Path, str]:
         return "bare", "asked for"
     if host.engine_answers and host.can_pull:
         return "stock", "Docker can pull images"
+    if host.engine_answers and host.stock_node_present:
+        return "stock", "Docker cannot pull images now, but holds kind's node image"  # a laptop on a train
     if host.engine_answers:
         return "bare", "Docker cannot pull images"
     return "bare", "no Docker engine answers"
@@ -86,13 +89,19 @@ def _other(port: int) -> int:
     return port + 80 if port + 80 <= 65535 else 5080
 
 
-EngineAction = Literal["none", "install", "start", "clear-and-start"]
+EngineAction = Literal["none", "wait", "install", "start", "clear-and-start"]
 
 
 def engine_action(*, answers: bool, installed: bool, pid_file: bool, pid_alive: bool) -> EngineAction:
-    """What must be done so that an engine answers. A pid file without its process is left from a killed one."""
+    """What must be done so that an engine answers.
+
+    `pid_alive`: the pid file names a live process *that is dockerd*. A number that another process got since, or none,
+    is left from a killed one.
+    """
     if answers:
         return "none"
+    if pid_alive:
+        return "wait"  # somebody is starting it: a second one would fail on the pid file
     if not installed:
         return "install"
     if pid_file and not pid_alive:
@@ -100,15 +109,26 @@ def engine_action(*, answers: bool, installed: bool, pid_file: bool, pid_alive: 
     return "start"
 
 
-NodeAction = Literal["create", "start", "recreate", "none"]
+NodeAction = Literal["create", "start", "wait", "none"]
 
 
-def node_action(*, exists: bool, running: bool, api_answers: bool, port_matches: bool) -> NodeAction:
-    """What must be done with the cluster's node container."""
+def node_action(*, exists: bool, running: bool, api_answers: bool) -> NodeAction:
+    """What must be done with the cluster's node container. Silence is waited out first: a node that has just restarted
+    needs most of a minute, and making it anew would delete the data of everything in it."""
     if not exists:
         return "create"
-    if not port_matches:
-        return "recreate"
     if not running:
         return "start"
-    return "none" if api_answers else "recreate"
+    return "none" if api_answers else "wait"
+
+
+def check_mapping(name: str, mapped: int | None, port: int) -> None:
+    """Raise a Problem when the existing cluster is not mapped to the port asked for: a mapping cannot be changed."""
+    if mapped == port:
+        return
+    if mapped is None:
+        raise Problem(f"a kind cluster {name} exists that was not made here", "use another name: make up NAME=…")
+    raise Problem(
+        f"cluster {name} is mapped to port {mapped}, not {port}",
+        f"use make up PORT={mapped}, or delete it first: make down",
+    )

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hack.cluster import machine, tools
@@ -32,6 +33,16 @@ def answers() -> bool:
     return succeeds([docker(), "info"], timeout_s=20)
 
 
+def ours() -> bool:
+    """Return whether this repository started the engine that runs."""
+    return _is_dockerd(_read_pid(ENGINE_PID))
+
+
+def cgroup_v1() -> bool:
+    """Return whether containers run on cgroup v1; asked of the engine, whose machine may not be this one (a Mac)."""
+    return run([docker(), "info", "--format", "{{.CgroupVersion}}"]).strip() == "1"
+
+
 def has_image(name: str) -> bool:
     """Return whether the engine holds an image of that name."""
     return succeeds([docker(), "image", "inspect", name])
@@ -40,6 +51,11 @@ def has_image(name: str) -> bool:
 def image_id(name: str) -> str:
     """Return the image's id without its algorithm prefix; a Problem when it does not exist."""
     return run([docker(), "image", "inspect", "--format", "{{.Id}}", name]).strip().removeprefix("sha256:")
+
+
+def label(image: str, key: str) -> str:
+    """Return one label of an image, "" when it has none of that name."""
+    return run([docker(), "image", "inspect", "--format", f'{{{{index .Config.Labels "{key}"}}}}', image]).strip()
 
 
 def build(context: Path, *, tag: str, dockerfile: Path | None = None, args: tuple[str, ...] = ()) -> None:
@@ -59,13 +75,22 @@ def build(context: Path, *, tag: str, dockerfile: Path | None = None, args: tupl
             *args,
             context,
         ],
-        env={"DOCKER_BUILDKIT": "1"},
+        # Attestations would turn each image into an index of two, which containerd's import half understands.
+        env={"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
     )
+
+
+def remove_older(repository: str, *, keep: str, prefix: str = "") -> None:
+    """Remove the other tags of a repository that start with `prefix`; one that a container uses stays."""
+    listed = run([docker(), "images", "--format", "{{.Repository}}:{{.Tag}}", repository]).split()
+    for name in listed:
+        if name != keep and name.startswith(f"{repository}:{prefix}"):
+            succeeds([docker(), "rmi", name])
 
 
 def ensure() -> None:
     """Make an engine answer: install, clear what a killed one left, start."""
-    pid_alive = _alive(_read_pid(PID_FILE))
+    pid_alive = _is_dockerd(_read_pid(PID_FILE))
     action = engine_action(
         answers=answers(),
         installed=shutil.which("dockerd") is not None,
@@ -74,10 +99,13 @@ def ensure() -> None:
     )
     if action == "none":
         return
+    if action == "wait":
+        _wait(lambda: not _is_dockerd(_read_pid(PID_FILE)))
+        return
     if action == "install":
         say("           no Docker engine: installing Debian's docker.io")
         machine.apt_install("docker.io", "ca-certificates", "iptables")
-    _clear_leftovers(pid_alive)
+    _clear_leftovers()
     _start()
 
 
@@ -86,10 +114,10 @@ def stop() -> None:
     pid = _read_pid(ENGINE_PID)
     if pid is None:
         return
-    if _alive(pid):
+    if _is_dockerd(pid):
         os.kill(pid, signal.SIGTERM)
         end = time.monotonic() + 60
-        while _alive(pid):
+        while _is_dockerd(pid):
             if time.monotonic() > end:
                 raise Problem(f"dockerd (pid {pid}) does not stop", f"look at {ENGINE_LOG}")
             _pause(0.2)
@@ -106,26 +134,30 @@ def _start() -> None:
         # Its own session: it outlives this command, and a Ctrl-C here does not reach it.
         child = subprocess.Popen(arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     ENGINE_PID.write_text(str(child.pid))
+    _wait(lambda: child.poll() is not None)
+
+
+def _wait(gone: Callable[[], bool]) -> None:
+    """Wait until an engine answers; a Problem when it ends (`gone`) or takes too long."""
     end = time.monotonic() + START_S
     while not answers():
-        if child.poll() is not None or time.monotonic() > end:
-            tail = "\n    ".join(ENGINE_LOG.read_text(errors="replace").splitlines()[-5:])
+        if gone() or time.monotonic() > end:
+            lines = ENGINE_LOG.read_text(errors="replace").splitlines() if ENGINE_LOG.exists() else []
+            tail = "\n    ".join(lines[-5:])
             raise Problem(f"dockerd did not start:\n    {tail}\n", f"the whole log is {ENGINE_LOG}")
         _pause(0.2)
 
 
-def _clear_leftovers(pid_alive: bool) -> None:
+def _clear_leftovers() -> None:
     """After a kill -9 the pid file, the socket and dockerd's own containerd stay behind; each stops the next start."""
-    if pid_alive:
-        return
     PID_FILE.unlink(missing_ok=True)
     Path("/var/run/docker.sock").unlink(missing_ok=True)
     managed = Path("/var/run/docker/containerd/containerd.pid")
     pid = _read_pid(managed)
-    if pid is not None and _alive(pid) and "containerd" in Path(f"/proc/{pid}/cmdline").read_text():
+    if pid is not None and program(pid) == "containerd":
         os.kill(pid, signal.SIGTERM)
         end = time.monotonic() + 10
-        while _alive(pid) and time.monotonic() < end:
+        while program(pid) == "containerd" and time.monotonic() < end:
             _pause(0.1)
     managed.unlink(missing_ok=True)
 
@@ -137,14 +169,20 @@ def _read_pid(file: Path) -> int | None:
         return None
 
 
-def _alive(pid: int | None) -> bool:
-    if pid is None:
-        return False
+def _is_dockerd(pid: int | None) -> bool:
+    return pid is not None and program(pid) == "dockerd"
+
+
+def program(pid: int, proc: Path = Path("/proc")) -> str:
+    """Return the name of the program a pid runs; "" when there is none (a zombie holds nothing and counts as none).
+
+    A pid file outlives its process, and numbers are given out again: whoever signals a pid asks this first.
+    """
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        words = (proc / str(pid) / "cmdline").read_bytes().split(b"\0")
     except OSError:
-        return False
-    return state != "Z"  # a zombie holds nothing
+        return ""
+    return Path(words[0].decode(errors="replace")).name
 
 
 def _pause(seconds: float) -> None:

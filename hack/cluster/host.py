@@ -8,13 +8,15 @@ from pathlib import Path
 
 from hack.cluster import engine
 from hack.cluster.decide import GIB, Host
-from hack.cluster.machine import cgroup_v1, has_sys_resource
-from hack.cluster.stages import succeeds
+from hack.cluster.kind import STOCK_IMAGE
+from hack.cluster.machine import has_sys_resource
+from hack.cluster.paths import ROOT, STATE
+from hack.cluster.stages import run, succeeds
 
-PROBE_IMAGE = "registry.k8s.io/pause:3.10"  # 320 kB: the smallest thing that proves a pull
+PROBE_IMAGE = "hello-world:latest"  # 13 kB: the smallest thing that proves a pull
 
 
-def read_host(*, node_image: str) -> Host:
+def read_host() -> Host:
     """Look at this machine. Takes up to 20 s when Docker tries to pull and cannot."""
     answers = engine.answers()
     return Host(
@@ -23,13 +25,21 @@ def read_host(*, node_image: str) -> Host:
         engine_answers=answers,
         engine_installed=shutil.which("dockerd") is not None,
         can_pull=answers and can_pull(),
-        cgroup_v1=cgroup_v1(),
+        stock_node_present=answers and engine.has_image(STOCK_IMAGE),
+        cgroup_v1=answers and engine.cgroup_v1(),
         sys_resource=has_sys_resource(),
-        disk_free_gib=shutil.disk_usage(Path.cwd()).free / GIB,
-        node_image_present=answers and bool(node_image) and engine.has_image(node_image),
+        disk_free_gib=shutil.disk_usage(ROOT).free / GIB,
+        node_image_present=node_image_present(answers),
     )
 
 
 def can_pull() -> bool:
     """Return whether Docker reaches an image registry (a tiny image, 20 s)."""
     return succeeds([engine.docker(), "pull", "--quiet", PROBE_IMAGE], timeout_s=20)
+
+
+def node_image_present(engine_answers: bool) -> bool:
+    """Whether the heavy build is behind us: a node image is there, or (engine stopped) the Go results are."""
+    if engine_answers:
+        return engine.has_image(STOCK_IMAGE) or bool(run([engine.docker(), "images", "-q", "novacore/node"]).strip())
+    return any((STATE / "go").glob("kubernetes-*/.done"))

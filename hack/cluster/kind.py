@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hack.cluster import engine
 from hack.cluster.decide import Path as ClusterPath
-from hack.cluster.decide import node_action
+from hack.cluster.decide import check_mapping, node_action
 from hack.cluster.errors import Problem
-from hack.cluster.paths import BIN, STATE, kubeconfig
-from hack.cluster.stages import Stages, run, succeeds
+from hack.cluster.paths import BIN, STATE, kubeconfig, loaded
+from hack.cluster.stages import Stages, run, say, succeeds
 
 GATEWAY_NODE_PORT = 30500
 STOCK_IMAGE = "kindest/node:v1.35.4"
+WAIT_S = 150  # a restarted node answers after about 50 s on 2 cores; then patience, since the alternative loses data
 AUDIT_POLICY = """apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -81,25 +84,31 @@ apiServer:
 """
 
 
-def ensure(*, name: str, port: int, path: ClusterPath, cgroup_v1: bool, node_image: str, stages: Stages) -> None:
-    """Make the cluster exist and answer. A stopped node is started, an unusable one made anew."""
-    action = node_action(
-        exists=exists(name),
-        running=_running(name),
-        api_answers=_api_answers(name),
-        port_matches=_mapped_port(name) == port,
-    )
+def ensure(
+    *, name: str, port: int, path: ClusterPath, cgroup_v1: bool, node_image: Callable[[], str], stages: Stages
+) -> None:
+    """Make the cluster exist and answer. A stopped node is started; one that stays silent is made anew.
+
+    `node_image` builds or names the image, and is called only when a node must be made.
+    """
+    found = exists(name)
+    if found:
+        check_mapping(name, _mapped_port(name), port)
+        _write_kubeconfig(name)
+    action = node_action(exists=found, running=_running(name), api_answers=_api_answers(name))
+    if action == "none":
+        return
     if action == "start":
-        with stages.stage("starting the cluster's node again"):
-            run([engine.docker(), "start", _node(name)])
+        run([engine.docker(), "start", _node(name)])
+    if action in ("start", "wait"):
+        with stages.stage(f"waiting for the node of cluster {name} to come back"):
             if _wait(name):
                 return
-        action = "recreate"
-    if action == "recreate":
+        say(f"           the API server of cluster {name} stays silent: making the cluster anew")
         delete(name)
-    if action in ("create", "recreate"):
-        with stages.stage(f"creating cluster {name}"):
-            _create(name, port, path, cgroup_v1, node_image)
+    image = node_image()
+    with stages.stage(f"creating cluster {name}"):
+        _create(name, port, path, cgroup_v1, image)
 
 
 def exists(name: str) -> bool:
@@ -124,9 +133,13 @@ def names() -> list[str]:
 
 
 def delete(name: str) -> None:
-    """Delete the cluster, its node container and its kubeconfig."""
-    run([BIN / "kind", "delete", "cluster", "--name", name, "--kubeconfig", kubeconfig(name)], env=_docker_first())
+    """Delete the cluster: its node containers with their volumes, and its kubeconfig. Needs no kind, as `kind delete`
+    does nothing else and a half-made `.tools/` must not keep a cluster alive."""
+    listed = run([engine.docker(), "ps", "-aq", "--filter", f"label=io.x-k8s.kind.cluster={name}"]).split()
+    if listed:
+        run([engine.docker(), "rm", "--force", "--volumes", *listed])
     kubeconfig(name).unlink(missing_ok=True)
+    loaded(name).unlink(missing_ok=True)
 
 
 def _create(name: str, port: int, path: ClusterPath, cgroup_v1: bool, node_image: str) -> None:
@@ -152,19 +165,22 @@ def _create(name: str, port: int, path: ClusterPath, cgroup_v1: bool, node_image
 
 
 def _wait(name: str) -> bool:
-    return succeeds(
-        [
-            BIN / "kubectl",
-            "--kubeconfig",
-            kubeconfig(name),
-            "wait",
-            "node",
-            "--all",
-            "--for=condition=Ready",
-            "--timeout=90s",
-        ],
-        timeout_s=100,
-    )
+    """Wait until the API server answers and the node is Ready; False after WAIT_S."""
+    end = time.monotonic() + WAIT_S
+    ready = ("wait", "node", "--all", "--for=condition=Ready", "--timeout=10s")
+    while time.monotonic() < end:
+        _write_kubeconfig(name)
+        if _api_answers(name) and succeeds([BIN / "kubectl", "--kubeconfig", kubeconfig(name), *ready]):
+            return True
+        time.sleep(0.5)  # noqa: TID251 - polling another process: there is nothing to await
+    return False
+
+
+def _write_kubeconfig(name: str) -> None:
+    """Give a running cluster whose kubeconfig was lost its kubeconfig back."""
+    if not kubeconfig(name).exists():
+        where = ("--name", name, "--kubeconfig", str(kubeconfig(name)))
+        succeeds([BIN / "kind", "export", "kubeconfig", *where], env=_docker_first())
 
 
 def _api_answers(name: str) -> bool:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from hack.cluster import engine, machine, tools
 from hack.cluster.errors import Problem
+from hack.cluster.load import import_into
 from hack.cluster.paths import STATE, TOOLS, digest
-from hack.cluster.rootfs import Rootfs, ensure_rootfs
+from hack.cluster.rootfs import LABEL, Rootfs, ensure_rootfs
 from hack.cluster.stages import Stages, run
 
 NODE_ROOTFS = Rootfs(
@@ -53,8 +53,7 @@ SMALL_ROOTFS = Rootfs(
     name="novacore/small-rootfs", suite="bookworm", packages=["iptables", "nftables", "conntrack", "kmod"]
 )
 
-COREDNS = "v1.13.1"
-ETCD = "3.6.6-0"
+REPOSITORY = "novacore/node"
 CNI_CONFIG = """{
   "cniVersion": "1.0.0", "name": "novacore",
   "plugins": [
@@ -91,12 +90,12 @@ def image() -> str:
     modules = [TOOLS / name for name in ("kubernetes", "coredns", "local-path-provisioner", "kind", "pause")]
     wrapper = ["plain"] if machine.has_sys_resource() else [TOOLS / "runtime-wrapper"]
     here = Path(__file__)
-    return f"novacore/node:{tools.KUBERNETES}-{digest(here, here.with_name('rootfs.py'), *modules, *wrapper)}"
+    return f"{REPOSITORY}:{tools.KUBERNETES}-{digest(here, here.with_name('rootfs.py'), *modules, *wrapper)}"
 
 
 def ensure(stages: Stages) -> str:
     """Build the node image unless Docker has it; return its name."""
-    name = image()
+    name = image()  # once: the answer follows the files, and somebody may edit one during the minutes below
     if engine.has_image(name):
         return name
     built: dict[str, Path] = {}
@@ -117,6 +116,7 @@ def ensure(stages: Stages) -> str:
         engine.build(Path(scratch), tag=bare)
         _preload(bare, name, preload)
         run([engine.docker(), "rmi", bare])
+    engine.remove_older(REPOSITORY, keep=name)
     return name
 
 
@@ -139,38 +139,57 @@ def _storage() -> tuple[str, list[str]]:
     return manifest, [constants["storageProvisionerImage"], constants["storageHelperImage"]]
 
 
+def control_plane_names(listed: str, sandbox: str) -> dict[str, list[str]]:
+    """Map a program to the image names under which the node looks for it.
+
+    `listed` is what `kubeadm config images list` prints; `sandbox` the pause image of containerd's configuration, which
+    is not always kubeadm's.
+    """
+    names: dict[str, list[str]] = {"pause": [sandbox]}
+    for image_name in listed.split():
+        program = image_name.rpartition("/")[2].partition(":")[0]
+        names.setdefault(program, [])
+        if image_name not in names[program]:
+            names[program].append(image_name)
+    return names
+
+
 def _control_plane(built: dict[str, Path]) -> list[str]:
+    """Build an image per program of the control plane and for storage; return the names to preload."""
     kubernetes = built["kubernetes"]
+    listed = run([kubernetes / "kubeadm", "config", "images", "list", "--kubernetes-version", tools.KUBERNETES])
+    config = (_kind_module() / "images/base/files/etc/containerd/config.toml").read_text()
+    sandbox = re.search(r'sandbox_image = "([^"]+)"', config)
+    if sandbox is None:
+        raise Problem("kind's containerd configuration names no sandbox image", "update hack/cluster/node.py")
     _, (provisioner, helper) = _storage()
-    images = {
-        f"registry.k8s.io/{binary}:{tools.KUBERNETES}": ("scratch", kubernetes / binary, binary)
-        for binary in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    names = control_plane_names(listed, sandbox[1]) | {"local-path-provisioner": [provisioner]}
+    binaries = {
+        "etcd": kubernetes / "server",  # how its module calls it
+        "coredns": built["coredns"] / "coredns",
+        "pause": tools.build_go("pause"),
+        "local-path-provisioner": built["local-path-provisioner"] / "local-path-provisioner",
     }
-    images[f"registry.k8s.io/kube-proxy:{tools.KUBERNETES}"] = (
-        SMALL_ROOTFS.name,
-        kubernetes / "kube-proxy",
-        "kube-proxy",
-    )
-    images[f"registry.k8s.io/etcd:{ETCD}"] = ("scratch", kubernetes / "server", "etcd")
-    images[f"registry.k8s.io/coredns/coredns:{COREDNS}"] = ("scratch", built["coredns"] / "coredns", "coredns")
-    pause = tools.build_go("pause")
-    images["registry.k8s.io/pause:3.10.1"] = ("scratch", pause, "pause")
-    images["registry.k8s.io/pause:3.10"] = ("scratch", pause, "pause")
-    provisioner_binary = built["local-path-provisioner"] / "local-path-provisioner"
-    images[provisioner] = ("scratch", provisioner_binary, "local-path-provisioner")
-    for name, (base, binary, called) in images.items():
-        with tempfile.TemporaryDirectory(dir=STATE) as scratch:
-            context = Path(scratch)
-            shutil.copy2(binary, context / called)
-            lines = [f"FROM {base}", f"COPY {called} /usr/local/bin/{called}"]
-            if base == "scratch":
-                lines.append("ENV PATH=/usr/local/bin")
-            if called in ("coredns", "pause"):
-                lines.append(f'ENTRYPOINT ["/usr/local/bin/{called}"]')
-            (context / "Dockerfile").write_text("\n".join(lines) + "\n")
-            engine.build(context, tag=name)
+    for program, images in names.items():
+        _program_image(program, binaries.get(program, kubernetes / program), images)
     run([engine.docker(), "tag", SMALL_ROOTFS.name, helper])
-    return [*images, helper]
+    return [*(name for images in names.values() for name in images), helper]
+
+
+def _program_image(program: str, binary: Path, names: list[str]) -> None:
+    base = SMALL_ROOTFS.name if program == "kube-proxy" else "scratch"
+    lines = [f"FROM {base}", f"COPY {program} /usr/local/bin/{program}"]
+    if base == "scratch":
+        lines += ["ENV PATH=/usr/local/bin", f"LABEL {LABEL}={program}"]
+    if program in ("coredns", "pause"):  # the others are called by name in kubeadm's manifests
+        lines.append(f'ENTRYPOINT ["/usr/local/bin/{program}"]')
+    with tempfile.TemporaryDirectory(dir=STATE) as scratch:
+        context = Path(scratch)
+        shutil.copy2(binary, context / program)
+        (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+        engine.build(context, tag=names[0])
+    for name in names[1:]:
+        run([engine.docker(), "tag", names[0], name])
 
 
 def _context(context: Path, kubernetes: Path) -> None:
@@ -210,35 +229,14 @@ def _preload(bare: str, name: str, images: list[str]) -> None:
     """Run containerd inside the image, import the control plane's images, and keep the result as a new image."""
     docker = engine.docker()
     container = run([docker, "run", "-d", "--privileged", "--entrypoint=sleep", bare, "infinity"]).strip()
+    inside = [docker, "exec", "-i", container]
+    stop = "pkill -x containerd; while pgrep -x containerd >/dev/null; do sleep 0.1; done"
     try:
         run([docker, "exec", "-d", container, "containerd"])
-        run([docker, "exec", container, "sh", "-c", "until ctr version >/dev/null 2>&1; do :; done"], timeout_s=60)
-        saving = subprocess.Popen([docker, "save", *images], stdout=subprocess.PIPE)
-        loading = [docker, "exec", "-i", container, "ctr", "-n", "k8s.io", "images", "import", "--no-unpack", "-"]
-        loaded = subprocess.run(loading, stdin=saving.stdout, capture_output=True, text=True, check=False)
-        if saving.wait() != 0 or loaded.returncode != 0:
-            raise Problem(f"the control plane's images could not be preloaded: {loaded.stderr.strip()}", "try again")
-        run(
-            [
-                docker,
-                "exec",
-                container,
-                "sh",
-                "-c",
-                "pkill -x containerd; while pgrep -x containerd >/dev/null; do :; done",
-            ]
-        )
-        run(
-            [
-                docker,
-                "commit",
-                "--change",
-                'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
-                "--change",
-                "CMD []",
-                container,
-                name,
-            ]
-        )
+        run([*inside, "sh", "-c", "until ctr version >/dev/null 2>&1; do sleep 0.1; done"], timeout_s=60)
+        import_into(inside, images, "--no-unpack")
+        run([*inside, "sh", "-c", stop], timeout_s=60)
+        changes = ['ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', "CMD []"]
+        run([docker, "commit", *(word for change in changes for word in ("--change", change)), container, name])
     finally:
         run([docker, "rm", "-f", container])

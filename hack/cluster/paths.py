@@ -12,11 +12,17 @@ TOOLS = ROOT / "hack" / "tools"
 IMAGES_FILE = STATE / "images.json"
 ENGINE_LOG = STATE / "dockerd.log"
 ENGINE_PID = STATE / "dockerd.pid"
+LOCK = STATE / "lock"
 
 
 def kubeconfig(name: str) -> Path:
     """Kubeconfig of one cluster; never the user's own."""
     return STATE / f"kubeconfig-{name}"
+
+
+def loaded(name: str) -> Path:
+    """What `load` sent to the node of one cluster."""
+    return STATE / f"loaded-{name}.json"
 
 
 def digest(*parts: str | Path) -> str:

@@ -7,6 +7,7 @@ roll only when that changed. The names are written to `.tools/images.json` for t
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 
 from hack.cluster import engine
@@ -40,6 +41,14 @@ def recorded() -> dict[str, str]:
     return json.loads(IMAGES_FILE.read_text()) if IMAGES_FILE.exists() else {}
 
 
+def built() -> list[str]:
+    """Return the names to load; a Problem when nothing has been built."""
+    names = recorded()
+    if not names:
+        raise Problem("no images have been built here", "run: make image")
+    return list(names.values())
+
+
 def push(registry: str) -> list[str]:
     """Tag both images for a registry and push them; return the names."""
     if not registry or "://" in registry:
@@ -58,11 +67,12 @@ def push(registry: str) -> list[str]:
 def _build(product: str, base: str) -> str:
     release = f"novacore/{product}:{version()}"
     revision = run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT).strip() if _in_git() else "unknown"
-    arguments = {"BASE_IMAGE": base, "VERSION": version(), "REVISION": revision}
+    arguments = {"BASE_IMAGE": base, "VERSION": version(), "REVISION": revision, "SOURCE": _source()}
     flags = tuple(word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}"))
     engine.build(ROOT, tag=release, dockerfile=ROOT / product / "Dockerfile", args=flags)
     development = f"novacore/{product}:dev-{_content_id(release)}"
     run([engine.docker(), "tag", release, development])
+    engine.remove_older(f"novacore/{product}", keep=development, prefix="dev-")
     return development
 
 
@@ -70,6 +80,19 @@ def _content_id(image: str) -> str:
     """Return 12 hex over the layers and the run configuration, labels apart: a commit alone must roll no pod."""
     form = "{{json .RootFS.Layers}} {{json .Config.Entrypoint}} {{json .Config.Env}} {{.Config.User}}"
     return digest(run([engine.docker(), "image", "inspect", "--format", form, image]))
+
+
+def _source() -> str:
+    """Where the code came from, for the image's label: the clone's origin if it is an address, without credentials."""
+    if not succeeds(["git", "-C", ROOT, "remote", "get-url", "origin"]):
+        return ""
+    return public_address(run(["git", "remote", "get-url", "origin"], cwd=ROOT).strip())
+
+
+def public_address(remote: str) -> str:
+    """Return a remote as an https address without a user, or "" when it is a path of this machine."""
+    found = re.fullmatch(r"(?:https?://(?:[^@/]*@)?|ssh://git@|git@)([^/:]+)[/:](.+?)(?:\.git)?/?", remote)
+    return f"https://{found[1]}/{found[2]}" if found else ""
 
 
 def _in_git() -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hack.cluster import engine, machine
 from hack.cluster.errors import Problem
 from hack.cluster.paths import digest
-from hack.cluster.stages import Stages, run
+from hack.cluster.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class Rootfs:
         return digest(repr(self))
 
 
+# On every image built here of other people's software, so that `load` and `clean` know ours from pulled ones.
+LABEL = "ai.novacore.rootfs"
+
+
 def ensure_rootfs(rootfs: Rootfs, stages: Stages) -> None:
     """Build and import unless an image of that name with the same key is there."""
     if _key_of(rootfs.name) == rootfs.key:
@@ -41,10 +45,7 @@ def ensure_rootfs(rootfs: Rootfs, stages: Stages) -> None:
 
 
 def _key_of(name: str) -> str:
-    if not engine.has_image(name):
-        return ""
-    label = '{{index .Config.Labels "ai.novacore.rootfs"}}'
-    return run([engine.docker(), "image", "inspect", "--format", label, name]).strip()
+    return engine.label(name, LABEL) if engine.has_image(name) else ""
 
 
 def _import(rootfs: Rootfs) -> None:
@@ -55,7 +56,7 @@ def _import(rootfs: Rootfs) -> None:
     make += ["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*", rootfs.suite, "-"]
     load = [engine.docker(), "import"]
     for change in [
-        f"LABEL ai.novacore.rootfs={rootfs.key}",
+        f"LABEL {LABEL}={rootfs.key}",
         "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         *rootfs.changes,
     ]:

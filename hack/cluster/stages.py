@@ -85,9 +85,16 @@ def run(
     return done.stdout
 
 
-def succeeds(args: Sequence[str | Path], *, timeout_s: float = 60) -> bool:
+def succeeds(args: Sequence[str | Path], *, env: Mapping[str, str] | None = None, timeout_s: float = 60) -> bool:
     """Return whether a command exits with 0 in time."""
     try:
-        return subprocess.run(list(map(str, args)), capture_output=True, check=False, timeout=timeout_s).returncode == 0
+        done = subprocess.run(
+            list(map(str, args)),
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            check=False,
+            timeout=timeout_s,
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
+    return done.returncode == 0

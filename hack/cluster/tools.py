@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from hack.cluster import machine
 from hack.cluster.errors import Problem
-from hack.cluster.paths import BIN, STATE, TOOLS, digest
+from hack.cluster.paths import BIN, ROOT, STATE, TOOLS, digest
 from hack.cluster.stages import Stages, run, succeeds
 
 KUBERNETES = "v1.35.4"
@@ -40,41 +41,127 @@ KUBERNETES_BINARIES = (
 
 
 def ensure(stages: Stages, only: str = "") -> None:
-    """Make kind, kubectl, helm and uv exist in `.tools/bin`."""
+    """Make kind, kubectl, helm and uv exist in `.tools/bin`: links to what PATH has if it fits, else to our builds."""
     BIN.mkdir(parents=True, exist_ok=True)
     if only in ("", "uv"):
-        _ensure_uv(stages)
+        _provide(TOOLS_NEEDED["uv"], stages)
     if only == "":
-        for name, module in (("kind", "kind"), ("helm", "helm")):
-            if not (BIN / name).exists():
-                with stages.stage(f"building {name} from its Go module"):
-                    shutil.copy2(build_go(module) / name, BIN / name)
-        if not (BIN / "kubectl").exists():
-            with stages.stage("building kubectl from its Go module"):
-                _go_build("kubernetes", BIN / "kubectl", "k8s.io/kubernetes/cmd/kubectl")
+        for tool in TOOLS_NEEDED.values():
+            _provide(tool, stages)
 
 
-def _ensure_uv(stages: Stages) -> None:
-    link = BIN / "uv"
-    if link.exists():
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool: how it tells its version, and which versions of a machine's own we take (minor versions, inclusive)."""
+
+    name: str
+    ask: tuple[str, ...]
+    least: tuple[int, int]
+    most: tuple[int, int]
+    package: str = ""  # Go package to build; empty: from PyPI
+
+    def fits(self, text: str) -> bool:
+        """Return whether the printed version is in the range."""
+        found = re.search(r"v?(\d+)\.(\d+)\.\d+", text)
+        return found is not None and self.least <= (int(found[1]), int(found[2])) <= self.most
+
+
+TOOLS_NEEDED = {
+    tool.name: tool
+    for tool in (
+        Tool("uv", ("--version",), (0, 13), (0, 13)),
+        Tool("kind", ("version",), (0, 33), (0, 33), "sigs.k8s.io/kind"),  # it decides the kubeadm API we patch
+        Tool("helm", ("version", "--short"), (3, 18), (4, 99), "helm.sh/helm/v4/cmd/helm"),
+        Tool("kubectl", ("version", "--client"), (1, 34), (1, 36), "k8s.io/kubernetes/cmd/kubectl"),  # skew: one minor
+    )
+}
+
+
+def _provide(tool: Tool, stages: Stages) -> None:
+    """Point `.tools/bin/NAME` at a fitting binary. A link, replaced in one step: never half a binary."""
+    link = BIN / tool.name
+    if link.is_symlink() and link.exists() and _current(tool, link.resolve()):
         return
-    link.unlink(missing_ok=True)
-    with stages.stage(f"installing uv {UV}"):
-        venv = STATE / "uv"
-        if not succeeds([sys.executable, "-m", "venv", venv], timeout_s=120):
-            raise Problem("this Python cannot make virtual environments", "install python3-venv")
-        run([venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={UV}"])
-        link.symlink_to(Path("..") / "uv" / "bin" / "uv")
+    found = on_path(tool)
+    if found is None:
+        source = "from its Go module" if tool.package else f"{UV} from PyPI"
+        with stages.stage(f"building {tool.name} {source}" if tool.package else f"installing {tool.name} {source}"):
+            found = _go_tool(tool) if tool.package else _install_uv()
+    fresh = link.with_name(f".{tool.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(found)
+    fresh.replace(link)
+
+
+def _current(tool: Tool, target: Path) -> bool:
+    """Whether a link's target is what we would choose now: our build of today's pins, or a fitting one from PATH."""
+    if STATE not in target.parents:
+        return tool.fits(_version(target, tool))
+    return target == STATE / "uv" / "bin" / "uv" or target == _go_out(_module(tool)) / tool.name
+
+
+def on_path(tool: Tool) -> Path | None:
+    """Return the machine's own tool if its version fits; ours in `.tools/bin` (make puts it on PATH) does not count."""
+    outside = os.pathsep.join(place for place in os.get_exec_path() if Path(place).resolve() != BIN)
+    found = shutil.which(tool.name, path=outside)
+    return Path(found) if found and tool.fits(_version(Path(found), tool)) else None
+
+
+def report() -> list[tuple[str, str]]:
+    """Return for each tool where it comes from: `.tools/bin`, PATH, or still to be made."""
+    rows = []
+    for tool in TOOLS_NEEDED.values():
+        link, found = BIN / tool.name, on_path(tool)
+        if link.exists():
+            rows.append((tool.name, f"{link.relative_to(ROOT)} -> {link.resolve()}"))
+        else:
+            rows.append((tool.name, str(found) if found else "will be made by `make up`"))
+    return rows
+
+
+def _version(binary: Path, tool: Tool) -> str:
+    try:
+        return run([binary, *tool.ask], timeout_s=20)
+    except Problem:
+        return ""
+
+
+def _install_uv() -> Path:
+    venv = STATE / "uv"
+    if not succeeds([sys.executable, "-m", "venv", venv], timeout_s=120):
+        raise Problem("this Python cannot make virtual environments", "install python3-venv")
+    run([venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={UV}"])
+    return venv / "bin" / "uv"
+
+
+def _module(tool: Tool) -> str:
+    return "kubernetes" if tool.name == "kubectl" else tool.name
+
+
+def _go_tool(tool: Tool) -> Path:
+    """Build one program of a module (of Kubernetes, kubectl alone: seconds once the rest is cached)."""
+    out = _go_out(_module(tool)) / tool.name
+    if not out.exists():
+        fresh = out.with_suffix(".new")
+        _go_build(_module(tool), fresh, tool.package)
+        fresh.replace(out)
+    return out
+
+
+def _go_out(module: str) -> Path:
+    """Where the binaries of a module's pins go; another compiler or another pin is another directory."""
+    out = STATE / "go" / f"{module}-{digest(TOOLS / module, go_version())}"
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def build_go(module: str) -> Path:
     """Build a module below hack/tools; return the directory of its binaries (or, for our own programs, the binary)."""
     own = (TOOLS / module / "main.go").exists()
-    out = STATE / "go" / f"{module}-{digest(TOOLS / module, go_version())}"
+    out = _go_out(module)
     result = out / module if own else out
     if not (out / ".done").exists():
-        out.mkdir(parents=True, exist_ok=True)
-        _go_build(module, result if own else Path(f"{out}/"), "." if own else "tool")
+        _go_build(module, result, "." if own else "tool")
         (out / ".done").touch()
     return result
 

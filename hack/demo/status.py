@@ -1,20 +1,25 @@
 """One screen about an installation: conditions, components, memory, start-up times, image sizes.
 
 Memory is what the kubelet measures (`/stats/summary`): resident = anonymous memory, working set = resident plus page
-cache in use; the working set is what a limit is held against. Start-up runs from the container's start to the pod's
-Ready condition; Kubernetes keeps both in whole seconds. Image sizes are the node's.
+cache in use; the working set is what a limit is held against. Start-up runs from the container's start, which
+Kubernetes keeps in whole seconds, to the service's log line `serving`; what writes no such line is measured to the
+pod's Ready condition, which moves when readiness is lost and found again. Image sizes are the node's.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from hack.demo.kube import OPERATOR_NAMESPACE, RESOURCE, Cluster, CommandError, Manifest
 from hack.demo.terminal import DemoError, colour, mebibytes, say, table
+
+LOG_BYTES = 65_536
+"""Enough for the lines that a service writes until it serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +80,37 @@ def read(cluster: Cluster, namespace: str) -> Status:
         except CommandError:
             continue  # a node that does not answer leaves a gap in the table, not an error
         measured |= {(pod["podRef"]["namespace"], pod["podRef"]["name"]): pod for pod in summary.get("pods", [])}
-    figures = tuple(figures_of(pod, measured) for pod in running)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        serving = pool.map(lambda pod: serving_since(first_log(cluster, pod)), running)
+    figures = tuple(figures_of(pod, measured, since) for pod, since in zip(running, serving, strict=True))
     return Status(resources[0], figures, image_sizes(nodes, {image for pod in figures for image in pod.images}))
 
 
-def figures_of(pod: Manifest, measured: dict[tuple[str, str], Manifest]) -> PodFigures:
-    """Return one pod's figures from its object and the kubelet's summary."""
+def first_log(cluster: Cluster, pod: Manifest) -> str:
+    """Return the beginning of a pod's log, or nothing when it cannot be read."""
+    meta = pod["metadata"]
+    try:
+        return cluster.kubectl("logs", "-n", meta["namespace"], meta["name"], f"--limit-bytes={LOG_BYTES}")
+    except CommandError:
+        return ""
+
+
+def serving_since(log: str) -> datetime | None:
+    """Return when a service said that it serves, or None when the log does not say so."""
+    for line in log.splitlines():
+        if '"serving"' not in line:
+            continue
+        try:
+            fields = json.loads(line)
+            if fields.get("event") == "serving":
+                return datetime.fromisoformat(fields["ts"])
+        except (ValueError, KeyError, AttributeError):
+            continue
+    return None
+
+
+def figures_of(pod: Manifest, measured: dict[tuple[str, str], Manifest], serving: datetime | None = None) -> PodFigures:
+    """Return one pod's figures from its object, the kubelet's summary and the time at which it began to serve."""
     meta, state = pod["metadata"], pod.get("status", {})
     memory = measured.get((meta["namespace"], meta["name"]), {}).get("memory", {})
     containers = state.get("containerStatuses", [])
@@ -93,18 +123,20 @@ def figures_of(pod: Manifest, measured: dict[tuple[str, str], Manifest]) -> PodF
         restarts=sum(int(container.get("restartCount", 0)) for container in containers),
         resident_bytes=memory.get("rssBytes"),
         working_set_bytes=memory.get("workingSetBytes"),
-        start_s=start_seconds(containers, ready),
+        start_s=start_seconds(containers, ready, serving),
         images=tuple(sorted({short(container["image"]) for container in containers})),
     )
 
 
-def start_seconds(containers: Iterable[Manifest], ready: Manifest) -> float | None:
-    """Return seconds from the last container's start to Ready; None while it is not Ready."""
+def start_seconds(containers: Iterable[Manifest], ready: Manifest, serving: datetime | None = None) -> float | None:
+    """Return seconds from the last container's start until it served, or was Ready; None when neither is known."""
     starts = [container.get("state", {}).get("running", {}).get("startedAt") for container in containers]
-    if ready.get("status") != "True" or not starts or None in starts or "lastTransitionTime" not in ready:
+    if not starts or None in starts:
         return None
     begun = max(datetime.fromisoformat(str(start)) for start in starts)
-    return max(0.0, (datetime.fromisoformat(str(ready["lastTransitionTime"])) - begun).total_seconds())
+    if serving is None and ready.get("status") == "True" and "lastTransitionTime" in ready:
+        serving = datetime.fromisoformat(str(ready["lastTransitionTime"]))
+    return None if serving is None else round(max(0.0, (serving - begun).total_seconds()), 1)
 
 
 def image_sizes(nodes: Iterable[Manifest], wanted: set[str]) -> dict[str, int]:
@@ -191,7 +223,7 @@ def pod_row(pod: PodFigures) -> tuple[str, ...]:
         str(pod.restarts),
         "-" if pod.resident_bytes is None else mebibytes(pod.resident_bytes),
         "-" if pod.working_set_bytes is None else mebibytes(pod.working_set_bytes),
-        "-" if pod.start_s is None else f"{pod.start_s:.0f} s",
+        "-" if pod.start_s is None else f"{pod.start_s:.1f} s",
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 SOURCES = ("contracts/src", "operator/src", "workloads/src")
 ID = re.compile(r"\b(?!SHA-|UTF-|RFC-|ISO-|AES-|RS-|ES-|HS-)([A-Z][A-Z]{2,}-\d+)\b")
-STATEMENT = re.compile(r"\b([A-Z]{3,}-\d+)[:,]?\s+(.+?)(?=(?:[;.]?\s+(?:[Ii]nvariants?:?\s+)?[A-Z]{3,}-\d+\b)|[.;]\s+Not here:|\n\s*\n|\Z)", re.DOTALL)
+_END = r"(?=(?:[;.]?\s+(?:[Ii]nvariants?:?\s+)?[A-Z]{3,}-\d+\b)|[.;]\s+Not here:|\n\s*\n|\Z)"
+STATEMENT = re.compile(r"\b([A-Z]{3,}-\d+)[:,]?\s+(.+?)" + _END, re.DOTALL)
 
 
 def files(root: Path) -> dict[Path, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from novacore_contracts.services import BY_NAME, SERVICES
-
 from tests.cluster.conftest import NAMESPACE, SYSTEM
 from tests.cluster.kube import Kube, condition
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import socket
@@ -19,6 +20,7 @@ import uvicorn
 from novacore.common.app import Apps, Platform, ServiceDefinition, make_apps
 from novacore.common.clock import Clock
 from novacore.common.settings import read_settings
+from novacore.common.tokens import NoTokenError
 from novacore_contracts.identity import ACT_FOR_HEADER, SERVICE_TOKEN_HEADER
 from novacore_contracts.paths import Paths
 from novacore_contracts.services import BY_NAME
@@ -116,6 +118,9 @@ async def run_service(
         settings_ = read_settings(definition.settings, paths_=paths, env={})
         apps = make_apps(definition, settings_, paths=paths, clock=clock)
         await stack.enter_async_context(apps.running())
+        if apps.platform.tokens is not None:
+            with contextlib.suppress(NoTokenError):
+                await apps.platform.tokens.get()  # ready from the first request on
         running = RunningService(apps, keys, *(_in_process(app) for app in (apps.public, apps.internal)), stubs=stubs)
         if listen:
             running.url = await stack.enter_async_context(listening(apps.public))
@@ -174,7 +179,7 @@ async def listening(app: Any) -> AsyncIterator[str]:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve(sockets=[listener]))
         async with asyncio.timeout(10):
-            while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
+            while not server.started:
                 await asyncio.sleep(0.01)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

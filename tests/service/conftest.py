@@ -38,8 +38,9 @@ from tests.kit.keys import Keys, TestUser
 
 TEMPLATE = "novacore_template"
 # The server trusts its socket, so these verifiers need not match any password.
+VERIFIER = f"SCRAM-SHA-256$4096:{'A' * 22}==${'B' * 43}=:{'C' * 43}="
 ROLES = [
-    {"name": f"nova_{schema}_{letter}", "member_of": f"nova_{schema}", "scram": "SCRAM-SHA-256$4096:AAAA$BBBB:CCCC"}
+    {"name": f"nova_{schema}_{letter}", "member_of": f"nova_{schema}", "scram": VERIFIER}
     for schema in SCHEMAS
     for letter in ("a", "b")
 ]

@@ -73,3 +73,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get]
 {{- end }}
 {{- end -}}
+
+{{/* Rules for the operator's own namespace; where the installations' namespaces are known, root keys by name. */}}
+{{- define "novacore-operator.ownRules" -}}
+{{- $rbac := .Files.Get "files/rbac.yaml" | fromYaml -}}
+{{- $namespaces := .Values.watchNamespaces -}}
+{{- range $rule := $rbac.ownNamespace }}
+{{- if and $namespaces (has "secrets" $rule.resources) }}
+{{- $names := list }}
+{{- range $namespaces }}{{ $names = append $names (printf "novacore-root-%s" .) }}{{ end }}
+{{- $_ := set $rule "resourceNames" $names }}
+{{- end }}
+{{- end }}
+{{- toYaml $rbac.ownNamespace }}
+{{- end -}}

@@ -1,7 +1,7 @@
 """The ring document: the only mutable object that a key rotation switches (rotation.md §2).
 
 On the wire it is a compact ES256 JWS by the operator's root key, header `typ` = `JWS_TYPE`, payload = `RingDocument`.
-Public rings (`serviceJwt`, `userJwt`) carry public JWK fields in `material`; confidential rings (`postgres`, `redis`, …)
+Public rings (`serviceJwt`, `userJwt`) carry public JWK fields in `material`; confidential rings (`postgres`, `redis`)
 carry the credential itself there and live in the consumer's own Secret.
 Signing (operator) and verifying (`novacore.common.keyring`) stay in those products; this module has shape and rules.
 

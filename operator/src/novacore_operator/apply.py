@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from novacore_operator.errors import NovaError, Retry
 from novacore_operator.kube import Conflict, Kube
-from novacore_operator.observe.observer import Observer
 from novacore_operator.plan import Action, Plan, Verb, Why
 from novacore_operator.reasons import Reason
 from novacore_operator.state import Live, Manifest, Ref
@@ -24,6 +24,16 @@ from novacore_operator.telemetry import Log, Metrics
 log = Log(__name__)
 
 IN_FLIGHT = 8
+
+
+class Cache(Protocol):
+    """Where the answers to our own writes go, so that no decision rests on a state before them (INF-1)."""
+
+    def saw(self, body: Manifest, *, hashed: str | None = None, wanted: str | None = None) -> None:
+        """Take in an object as stored; `hashed` and `wanted`: what we wrote, and the fingerprint that was expected."""
+
+    def lost(self, ref: Ref, uid: str) -> None:
+        """Take in that a delete was accepted."""
 
 
 class Outcome(StrEnum):
@@ -47,7 +57,7 @@ class Applied:
 
 async def carry_out(
     kube: Kube,
-    observer: Observer,
+    cache: Cache,
     metrics: Metrics,
     plan: Plan,
     *,
@@ -61,7 +71,7 @@ async def carry_out(
     async def one(action: Action) -> None:
         async with slots:
             try:
-                outcome = await _write(kube, observer, metrics, action, live_of(action.ref))
+                outcome = await _write(kube, cache, metrics, action, live_of(action.ref))
             except NovaError as error:
                 applied.refused[action.ref] = error
                 log.warning("write_refused", object=str(action.ref), reason=error.reason, message=error.message)
@@ -84,11 +94,11 @@ async def carry_out(
     return applied
 
 
-async def _write(kube: Kube, observer: Observer, metrics: Metrics, action: Action, live: Live | None) -> Outcome:
+async def _write(kube: Kube, cache: Cache, metrics: Metrics, action: Action, live: Live | None) -> Outcome:
     if action.verb is Verb.DELETE:
         if action.uid is None or not await kube.delete(action.ref, uid=action.uid):
             return Outcome.UNCHANGED
-        observer.lost(action.ref, action.uid)
+        cache.lost(action.ref, action.uid)
         return Outcome.DELETED
     manifest = action.manifest
     if manifest is None:
@@ -97,7 +107,7 @@ async def _write(kube: Kube, observer: Observer, metrics: Metrics, action: Actio
     wanted = fingerprint(manifest)
     if owned_fingerprint(body) != wanted:
         log.warning("object_normalised", object=str(action.ref))
-    observer.saw(body, hashed=manifest["metadata"]["annotations"][ANNOTATION_DESIRED], wanted=wanted)
+    cache.saw(body, hashed=manifest["metadata"]["annotations"][ANNOTATION_DESIRED], wanted=wanted)
     if live is None:
         return Outcome.CREATED
     return Outcome.UNCHANGED if int(body["metadata"]["resourceVersion"]) == live.version else Outcome.PATCHED

@@ -10,7 +10,6 @@ PLAN-5 Secrets come before everything that mounts them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -261,12 +260,5 @@ def _unwanted(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest]) -> Ite
     ]
     jobs = sorted((live for live in ours if live.ref.kind == "Job"), key=lambda live: live.version, reverse=True)
     ended = [live for live in jobs if isinstance(live.facts, JobFacts) and (live.facts.complete or live.facts.failed)]
-    others = [
-        live for live in ours if live.ref.kind not in ("Job", "PersistentVolumeClaim")
-    ]  # claims: the controller's
+    others = [live for live in ours if live.ref.kind not in ("Job", *NEVER_DELETED)]
     return [*others, *(live for live in jobs if live not in ended), *ended[JOBS_KEPT:]]
-
-
-def describe(actions: Iterable[Action]) -> str:
-    """Return actions as one line for the log."""
-    return json.dumps([f"{action.verb} {action.ref} ({action.why})" for action in actions])

@@ -19,8 +19,8 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from novacore_contracts.paths import Paths
 
+from novacore_contracts.paths import Paths
 from tests.kit.keys import put
 
 NAMESPACE = "novacore"
@@ -136,7 +136,11 @@ async def api_server(tmp_path: Path) -> AsyncIterator[ApiServer]:
 @pytest.fixture
 async def auth(client_for, clock, api_server, tmp_path):
     """The service. Its loops run, but sweep and figures are called by hand."""
-    settings = {"kube_api_url": api_server.url, "sweep_seconds": 3600, "operator_subject": "system:serviceaccount:ops:novacore-operator"}
+    settings = {
+        "kube_api_url": api_server.url,
+        "sweep_seconds": 3600,
+        "operator_subject": "system:serviceaccount:ops:novacore-operator",
+    }
     async with client_for("auth-billing", settings=settings, clock=clock) as running:
         kube_api = running.platform.paths.kube_api
         put(kube_api / "token", "auth-billings-own-token")

@@ -6,10 +6,10 @@ import asyncio
 from uuid import UUID
 
 import pytest
-from novacore.auth_billing.revocation import Revocations
-from novacore_contracts.identity import SERVICE_TOKEN_HEADER
 from redis.asyncio import Redis
 
+from novacore.auth_billing.revocation import Revocations
+from novacore_contracts.identity import SERVICE_TOKEN_HEADER
 from tests.service.auth_billing.conftest import PASSWORD, claims_of
 
 

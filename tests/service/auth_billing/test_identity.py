@@ -6,10 +6,10 @@ import asyncio
 import json
 
 import pytest
+
 from novacore.auth_billing import admin
 from novacore.common.callers import read_user
 from novacore_contracts.identity import PERMISSIONS
-
 from tests.kit.keys import put
 from tests.service.auth_billing.conftest import PASSWORD, claims_of
 
@@ -83,7 +83,12 @@ async def test_garbage_and_other_audiences_are_401_without_asking_the_api_server
 
 @pytest.mark.parametrize(
     ("account", "namespace"),
-    [("default", "novacore"), ("novacore-memory", "elsewhere"), ("novacore-operator", "novacore"), ("memory", "novacore")],
+    [
+        ("default", "novacore"),
+        ("novacore-memory", "elsewhere"),
+        ("novacore-operator", "novacore"),
+        ("memory", "novacore"),
+    ],
 )
 async def test_a_strange_service_account_is_403(ask, api_server, account, namespace):
     answer = await ask(api_server.projected_token(account, namespace=namespace))
@@ -210,7 +215,12 @@ async def test_no_token_or_private_key_is_logged(auth, ask, api_server, keys, ca
     answer = await ask(token)
 
     out = capsys.readouterr().out
-    for secret in (token, answer.json()["token"], "auth-billings-own-token", keys.active["serviceJwt"].private_jwk(1)["d"]):
+    for secret in (
+        token,
+        answer.json()["token"],
+        "auth-billings-own-token",
+        keys.active["serviceJwt"].private_jwk(1)["d"],
+    ):
         assert secret not in out
 
 

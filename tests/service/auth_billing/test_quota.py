@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+
 from novacore.auth_billing import repository, tasks
 from novacore.common.streams import Envelope, PoisonError
 from novacore_contracts.identity import SERVICE_TOKEN_HEADER
@@ -436,7 +437,13 @@ async def test_advice_reserves_nothing(auth, ledger, make_user, balance):
 
 
 @pytest.mark.parametrize(
-    "path", ["/usage/stats?days=0", "/usage/stats?days=91", "/usage/timeseries/messages", "/usage/timeseries/llm_tokens?days=x"]
+    "path",
+    [
+        "/usage/stats?days=0",
+        "/usage/stats?days=91",
+        "/usage/timeseries/messages",
+        "/usage/timeseries/llm_tokens?days=x",
+    ],
 )
 async def test_usage_questions_out_of_bounds_are_400(auth, make_user, path):
     assert (await auth.public.get(path, headers=auth.headers(await make_user()))).status_code == 400

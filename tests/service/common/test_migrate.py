@@ -70,7 +70,7 @@ async def test_no_role_reads_another_schema(postgres_server, database, schema):
 
 
 async def test_a_role_not_of_this_release_is_refused(admin_conn):
-    roles = [{"name": "postgres", "member_of": "nova_auth", "scram": "SCRAM-SHA-256$4096:AAAA$BBBB:CCCC"}]
+    roles = [{"name": "postgres", "member_of": "nova_auth", "scram": ROLES[0]["scram"]}]
 
     with pytest.raises(runner.MigrationError, match="not a role this release knows"):
         await runner.apply(admin_conn, roles=roles, say=lambda _: None)
@@ -100,12 +100,12 @@ async def test_a_second_runner_waits_for_the_first(admin_conn, postgres_server, 
 
 
 async def test_a_changed_verifier_is_written_and_an_equal_one_is_not(admin_conn):
-    changed = [{**ROLES[0], "scram": "SCRAM-SHA-256$4096:AAAA$BBBB:DDDD"}]
+    changed = [{**ROLES[0], "scram": ROLES[0]["scram"].replace("C" * 43, "D" * 43)}]
 
     await runner.apply(admin_conn, roles=changed, say=lambda _: None, steps=[])
     try:
         stored = await admin_conn.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = $1", ROLES[0]["name"])
-        assert stored.endswith("DDDD")
+        assert stored == changed[0]["scram"]
     finally:
         await runner.apply(admin_conn, roles=ROLES, say=lambda _: None, steps=[])
 
@@ -121,3 +121,13 @@ async def test_waits_for_postgres_and_gives_up_with_the_next_step(tmp_path):
         await runner.migrate(paths, say=said.append, deadline_s=0.4)
 
     assert said[0].startswith("waiting for Postgres at")
+
+
+@pytest.mark.parametrize(
+    "scram", ["plain password", "SCRAM-SHA-256$4096:AAAA$BBBB:CCCC", "md5abc", "x'; DROP ROLE postgres"]
+)
+async def test_a_role_without_a_scram_verifier_is_refused(admin_conn, scram):
+    with pytest.raises(runner.MigrationError, match="no SCRAM-SHA-256 verifier") as caught:
+        await runner.apply(admin_conn, roles=[{**ROLES[0], "scram": scram}], say=lambda _: None)
+
+    assert scram not in str(caught.value)

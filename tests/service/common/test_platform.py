@@ -29,7 +29,7 @@ async def test_is_ready_with_its_stores_migrated_and_its_keyset_seen(service):
 
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    assert set(body["checks"]) == {"database", "redis", "migrations", "draining", "loop", "keyset"}
+    assert set(body["checks"]) == {"database", "redis", "migrations", "draining", "loop", "keyset", "service_token"}
     assert body["rings"]["serviceJwt"]["generation"] == 1
 
 

@@ -10,20 +10,23 @@ import sys
 
 import aiohttp
 import pytest
-from novacore_contracts.paths import Paths
 
+from novacore_contracts.paths import Paths
 from tests.kit.harness import Stores, mount
 from tests.kit.keys import put
+from tests.kit.peers import StubPeer, token_issuer
 
 
 @pytest.fixture
-def start(tmp_path, keys, redis_port):
+async def start(tmp_path, keys, redis_port):
     """Start `novacore serve gateway` on ports of its own below a tree of its own."""
     processes = []
+    auth = await token_issuer(keys, "gateway", StubPeer("auth-billing")).start()
 
     async def run(settings, *, public=15990, internal=15991):
         paths = Paths(tmp_path)
-        mount(paths, "gateway", keys, Stores(redis_port=redis_port), settings)
+        peers = {"auth-billing": {"service_url": auth.url, "internal_url": auth.url}}
+        mount(paths, "gateway", keys, Stores(redis_port=redis_port), {"peers": peers, **settings})
         # Ports are constants of the contracts; a process beside a cluster needs others, so the constants are moved.
         program = (
             "import dataclasses, sys\n"
@@ -44,6 +47,7 @@ def start(tmp_path, keys, redis_port):
     for process in processes:
         if process.returncode is None:
             process.kill()
+    await auth.stop()
 
 
 async def until(session, url, status):
@@ -71,7 +75,11 @@ async def test_drains_on_sigterm_unready_first_then_serving_on_then_exit_0(start
 
     assert process.returncode == 0, output.decode()
     events = [json.loads(line)["event"] for line in output.decode().splitlines()]
-    assert [event for event in events if event in ("serving", "draining", "stopped")] == ["serving", "draining", "stopped"]
+    assert [event for event in events if event in ("serving", "draining", "stopped")] == [
+        "serving",
+        "draining",
+        "stopped",
+    ]
 
 
 async def test_every_line_on_stdout_is_json(start):
@@ -96,7 +104,9 @@ async def test_every_line_on_stdout_is_json(start):
         (lambda paths: (paths.creds / "log.key").unlink(), "log.key"),
     ],
 )
-async def test_bad_settings_end_the_process_with_78_and_one_line(start, tmp_path, keys, redis_port, change, setting, monkeypatch):
+async def test_bad_settings_end_the_process_with_78_and_one_line(
+    start, tmp_path, keys, redis_port, change, setting, monkeypatch
+):
     paths = Paths(tmp_path / "bad")
     mount(paths, "gateway", keys, Stores(redis_port=redis_port), {})
     change(paths)

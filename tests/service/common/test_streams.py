@@ -6,11 +6,11 @@ import asyncio
 import json
 
 import pytest
+
 from novacore.common import deadletters
 from novacore.common.app import ServiceDefinition
 from novacore.common.settings import CommonSettings
 from novacore.common.streams import ATTEMPTS_MAX, Consumer, Envelope, PoisonError
-
 from tests.service.common.definitions import start
 
 STREAM, DEAD, DELAYED = "stream:reflection", "stream:reflection:dead", "zset:reflection:g:delayed"
@@ -191,3 +191,23 @@ async def test_dead_letters_are_listed_replayed_and_dropped(worker, redis_client
     assert json.loads(redis_client.xrange(STREAM)[0][1]["e"])["attempt"] == 1
     with pytest.raises(deadletters.NoSuchLetterError):
         await deadletters.drop(redis, STREAM, rows[1]["letter"])
+
+
+async def test_the_end_of_the_process_waits_for_the_message_in_hand_and_begins_no_other(client_for, redis_client):
+    for _ in range(2):
+        put(redis_client)
+    begun, finished = asyncio.Event(), []
+
+    async def handler(envelope):
+        begun.set()
+        await asyncio.sleep(0.5)
+        finished.append(envelope.id)
+
+    async with client_for("reflection-worker", definition=WORKER) as running:
+        platform = running.platform
+        one = Consumer(platform.redis, STREAM, "g", handler, platform=platform, job="reflection", name="pod-1")
+        platform.spawn("reflection", one.run)
+        await begun.wait()
+
+    assert len(finished) == 1
+    assert pending(redis_client) == 1

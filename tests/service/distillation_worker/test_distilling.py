@@ -106,6 +106,7 @@ async def test_more_than_a_page_is_read_page_by_page(
     )
 
 
+@pytest.mark.invariant("DISTIL-5")
 async def test_a_run_killed_before_the_watermark_moved_is_taken_over_without_duplicates(
     worker: RunningService, memory: RunningService, make_user: Any, admin_conn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 from aiohttp import web
 
@@ -37,7 +38,9 @@ async def test_passes_the_users_token_and_its_own_and_strips_what_clients_must_n
     user = await make_user()
     memory = gateway.stubs["memory"].on("GET", "/memory", ok)
 
-    answer = await gateway.public.get("/api/memory?limit=3", headers={**FORGED, **user.headers, "X-Request-ID": "request-0001"})
+    answer = await gateway.public.get(
+        "/api/memory?limit=3", headers={**FORGED, **user.headers, "X-Request-ID": "request-0001"}
+    )
 
     assert answer.json() == {"path": "/memory"}
     sent = memory.requests("/memory")[-1]
@@ -47,7 +50,16 @@ async def test_passes_the_users_token_and_its_own_and_strips_what_clients_must_n
     assert sent.headers["X-Request-ID"] == answer.headers["x-request-id"] == "request-0001"
     assert 20_000 < int(sent.headers["X-Deadline-Ms"]) <= 30_000
     assert sent.headers["X-Forwarded-For"] == "127.0.0.1"
-    for name in ("X-User-Id", "X-User-Role", "X-Act-For", "X-Internal-Secret", "X-Real-IP", "Forwarded", "Cookie", "X-Anything"):
+    for name in (
+        "X-User-Id",
+        "X-User-Role",
+        "X-Act-For",
+        "X-Internal-Secret",
+        "X-Real-IP",
+        "Forwarded",
+        "Cookie",
+        "X-Anything",
+    ):
         assert name not in sent.headers
 
 
@@ -64,7 +76,11 @@ async def test_passes_the_users_token_and_its_own_and_strips_what_clients_must_n
         ("/api/mcp/context", "mcp-server", "/mcp/context"),
         ("/api/policy/current", "noble-spirit", "/policy/current"),
         ("/.well-known/jwks.json", "auth-billing", "/.well-known/jwks.json"),
-        ("/.well-known/oauth-protected-resource/api/mcp", "mcp-server", "/.well-known/oauth-protected-resource/api/mcp"),
+        (
+            "/.well-known/oauth-protected-resource/api/mcp",
+            "mcp-server",
+            "/.well-known/oauth-protected-resource/api/mcp",
+        ),
     ],
 )
 async def test_every_prefix_goes_to_its_service(gateway, make_user, path, upstream, arrives):
@@ -75,7 +91,9 @@ async def test_every_prefix_goes_to_its_service(gateway, make_user, path, upstre
     assert (answer.status_code, answer.json()) == (200, {"path": arrives})
 
 
-@pytest.mark.parametrize("path", ["/internal/token", "/api/internal/keyset", "/nothing", "/api", "/apichat", "/readyz", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/internal/token", "/api/internal/keyset", "/nothing", "/api", "/apichat", "/readyz", "/metrics"]
+)
 async def test_anything_else_is_404_and_names_the_path(gateway, make_user, path):
     answer = await gateway.public.get(path, headers=(await make_user()).headers)
 
@@ -144,7 +162,9 @@ async def test_a_tier_change_in_redis_counts_before_the_token_is_renewed(gateway
     redis_client.set(f"tok:tier:{user.id}", "pro")
     gateway.stubs["intelligence"].on("POST", "/chat/message", (200, {}))
 
-    codes = {(await gateway.public.post("/api/chat/message", json={}, headers=user.headers)).status_code for _ in range(20)}
+    codes = {
+        (await gateway.public.post("/api/chat/message", json={}, headers=user.headers)).status_code for _ in range(20)
+    }
 
     assert codes == {200}
 
@@ -156,7 +176,9 @@ async def test_logins_of_one_account_are_limited_across_addresses(client_for):
 
         async def attempt(n, email):
             body = {"email": email, "password": "x" * 8}
-            return (await gateway.public.post("/api/auth/login", json=body, headers={"X-Forwarded-For": f"10.0.0.{n}"})).status_code
+            return (
+                await gateway.public.post("/api/auth/login", json=body, headers={"X-Forwarded-For": f"10.0.0.{n}"})
+            ).status_code
 
         assert [await attempt(n, " A@Example.org") for n in range(6)] == [401] * 5 + [429]
         assert await attempt(9, "other@example.org") == 401
@@ -166,8 +188,9 @@ async def test_without_redis_reading_goes_on_and_logging_in_does_not(client_for,
     async with client_for("gateway", settings={"redis_timeout_s": 0.2}) as gateway:
         user = await make_user()
         gateway.stubs["memory"].on("GET", "/memory", ok)
-        gateway.platform.cache.connection_pool.connection_kwargs["port"] = 1  # nothing listens there
-        await gateway.platform.cache.connection_pool.disconnect()
+        for redis in (gateway.platform.cache, gateway.platform.redis_blocking):
+            redis.connection_pool.connection_kwargs["port"] = 1  # nothing listens there
+            await redis.connection_pool.disconnect()
 
         assert (await gateway.public.get("/api/memory", headers=user.headers)).status_code == 200
         closed = await gateway.public.post("/api/auth/login", json={"email": "a@b.c"})
@@ -230,7 +253,9 @@ async def test_events_pass_as_they_come(client_for, make_user):
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         gateway.platform.app.state.proxy.upstreams["intelligence"].url = f"http://127.0.0.1:{runner.addresses[0][1]}"
 
-        async with gateway.public.stream("POST", "/api/chat/stream", json={"message": "x"}, headers=user.headers) as answer:
+        async with gateway.public.stream(
+            "POST", "/api/chat/stream", json={"message": "x"}, headers=user.headers
+        ) as answer:
             assert answer.headers["content-type"] == "text/event-stream"
             chunks = answer.aiter_text()
             assert "content" in await anext(chunks)  # the second event does not exist yet
@@ -262,8 +287,12 @@ async def test_a_refusal_of_an_upstream_passes_unchanged(gateway, make_user):
 
 async def test_a_browser_gets_permission_only_for_listed_origins(gateway):
     question = {"Access-Control-Request-Method": "POST"}
-    listed = await gateway.public.options("/api/chat/message", headers={**question, "Origin": "https://app.example.org"})
-    other = await gateway.public.options("/api/chat/message", headers={**question, "Origin": "https://evil.example.org"})
+    listed = await gateway.public.options(
+        "/api/chat/message", headers={**question, "Origin": "https://app.example.org"}
+    )
+    other = await gateway.public.options(
+        "/api/chat/message", headers={**question, "Origin": "https://evil.example.org"}
+    )
 
     assert listed.headers["access-control-allow-origin"] == "https://app.example.org"
     assert "access-control-allow-origin" not in other.headers
@@ -282,3 +311,82 @@ async def test_status_is_measured_and_health_is_answered_here(gateway, redis_cli
     assert found["reflection-worker"] == "up"
     assert found["distillation-worker"] == "down"
     assert (await gateway.public.get("/health")).json()["service"] == "gateway"
+
+
+async def test_a_body_that_outgrows_its_limit_while_it_streams_is_413(client_for, make_user):
+    user = await make_user()
+
+    async def chunks():
+        for _ in range(10):
+            yield b"x" * 50_000
+
+    async with client_for("gateway", listen=True) as gateway:
+        answer = await gateway.public.post("/api/memory/store", content=chunks(), headers=user.headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+async def test_headers_over_16_kib_are_refused(gateway):
+    answer = await gateway.public.get("/api/memory", headers={"X-Long": "x" * 17_000})
+
+    assert answer.status_code == 431
+
+
+async def test_a_client_that_leaves_ends_the_upstreams_work(client_for, make_user):
+    user, started, ended = await make_user(), asyncio.Event(), asyncio.Event()
+
+    async def stream(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        started.set()
+        try:
+            while True:
+                await response.write(b"data: x\n\n")
+                await asyncio.sleep(0.02)
+        finally:
+            ended.set()
+
+    app = web.Application()
+    app.router.add_post("/chat/stream", stream)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with client_for("gateway", listen=True) as gateway:
+        gateway.platform.app.state.proxy.upstreams["intelligence"].url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with gateway.public.stream(
+            "POST", "/api/chat/stream", json={"message": "x"}, headers=user.headers
+        ) as answer:
+            await anext(answer.aiter_text())
+        async with asyncio.timeout(10):
+            await ended.wait()
+            metrics = gateway.platform.metrics
+            counted = {
+                "method": "POST",
+                "route": "/api/chat/stream",
+                "code": "other",
+            }  # 499 is none of the listed codes
+            while not metrics.value("http_requests_total", **counted):
+                await asyncio.sleep(0.02)
+    await runner.cleanup()
+
+
+async def test_an_answer_that_breaks_off_is_not_made_to_look_complete(client_for, make_user):
+    user = await make_user()
+
+    async def half(request):
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"half")
+        request.transport.close()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/memory", half)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with client_for("gateway", listen=True) as gateway:
+        gateway.platform.app.state.proxy.upstreams["memory"].url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        with pytest.raises(httpx.TransportError):
+            await gateway.public.get("/api/memory", headers=user.headers)
+    await runner.cleanup()

@@ -15,6 +15,8 @@ from tests.kit.harness import RunningService
 from tests.kit.keys import TestUser
 from tests.service.intelligence.edge import Constitution, Memories, Quota
 
+PATIENT = {"budgets": {"context_ms": 10_000, "policy_ms": 10_000, "reserve_ms": 10_000}}
+"""Tests are about what happens, not how fast: a machine may be twenty times busier than a pod's."""
 FAST = {"heartbeat_s": 0.2, "stale_s": 2.0, "sweep_s": 0.2, "drain_s": 0.5}
 
 
@@ -118,7 +120,8 @@ def stage_of(client_for) -> Staging:
             peers = {name: stub.url for name, stub in beside.running.stubs.items()}
         else:
             peers = {"auth-billing": quota.stub(), "noble-spirit": constitution.stub(), "memory": memories.stub()}
-        async with client_for("intelligence", settings=settings or echo(), peers=peers, listen=True) as running:
+        chosen = PATIENT | (settings or echo())
+        async with client_for("intelligence", settings=chosen, peers=peers, listen=True) as running:
             yield Stage(running, quota, constitution, memories)
 
     return build

@@ -59,6 +59,7 @@ async def test_the_alias_takes_the_lesson_from_the_body(ngs: Ngs, make_user: Any
     assert (await ngs.lesson_of(user))["completed"] is True
 
 
+@pytest.mark.invariant("EARN-2")
 async def test_parallel_completions_pay_once(ngs: Ngs, make_user: Any, books_balance: Any) -> None:
     user = await make_user()
     answers = await asyncio.gather(*(ngs.complete(user, 1) for _ in range(8)))
@@ -113,6 +114,7 @@ async def test_a_locked_lesson_cannot_be_completed(ngs: Ngs, make_user: Any, boo
     assert await books_balance(user.id) == 0
 
 
+@pytest.mark.invariant("EARN-3")
 async def test_a_level_is_reached_in_the_transaction_of_the_event(
     ngs: Ngs, make_user: Any, admin_conn: Any, redis_client: Any
 ) -> None:
@@ -277,6 +279,7 @@ async def test_a_farming_script_gains_nothing(ngs: Ngs, make_user: Any, books_ba
     assert await books_balance(user.id) == honest
 
 
+@pytest.mark.invariant("EARN-1")
 async def test_a_student_walks_over_all_24_levels(ngs: Ngs, make_user: Any, give_xp: Any, books_balance: Any) -> None:
     """W23: every lesson and challenge on seeded data can be opened, passed, and leads on."""
     user = await make_user(tier="basic")

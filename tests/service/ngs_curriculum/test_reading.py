@@ -88,6 +88,7 @@ async def test_a_lesson_comes_without_its_answers(ngs: Ngs, make_user: Any) -> N
         assert question.why not in answer.text
 
 
+@pytest.mark.invariant("GATE-1")
 async def test_a_locked_lesson_is_refused_with_its_reason(ngs: Ngs, make_user: Any, give_xp: Any) -> None:
     free, paying = await make_user(tier="free_trial"), await make_user(tier="basic")
     await give_xp(free, 700)

@@ -34,7 +34,7 @@ def send(redis: Any, envelope: Envelope | str) -> None:
 
 async def until(true: Callable[[], Any], *, seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
-        while not true():  # noqa: ASYNC110 - Redis is another process: there is no event to wait for
+        while not true():
             await asyncio.sleep(0.02)
 
 
@@ -56,6 +56,7 @@ def kept() -> StubPeer:
     return stub.on("POST", REFLECTIONS, (201, {"id": str(uuid4()), "memory_id": str(uuid4()), "created": True}))
 
 
+@pytest.mark.invariant("REFLECT-2")
 async def test_a_run_becomes_a_hidden_reflection_in_the_real_memory(
     client_for: Any, make_user: Any, redis_client: Any, admin_conn: Any, policy: StubPeer
 ) -> None:

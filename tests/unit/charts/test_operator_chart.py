@@ -12,6 +12,7 @@ import yaml
 
 from novacore_contracts.releases import CURRENT
 from novacore_contracts.services import BY_NAME, INTERNAL_PORT
+from novacore_operator.state.names import MANAGER, root_secret
 from tests.unit.charts.conftest import OPERATOR, PLATFORM, ROOT, Manifest, named, of_kind, one, values_files
 
 Render = Callable[..., list[Manifest]]
@@ -72,7 +73,7 @@ def test_no_token_is_mounted_by_default_and_no_secret_comes_by_environment(opera
 
 @ALL
 def test_selectors_hold_only_what_never_changes(operator: Render, file: Path | None) -> None:
-    stable = {"app.kubernetes.io/name": "novacore-operator", "app.kubernetes.io/instance": "novacore-operator"}
+    stable = {"app.kubernetes.io/name": MANAGER, "app.kubernetes.io/instance": "novacore-operator"}
     manifests = operator(file=file)
     deployment = one(manifests, "Deployment")
     assert deployment["spec"]["selector"] == {"matchLabels": stable}
@@ -170,11 +171,17 @@ def test_secrets_of_users_are_read_by_name_only(operator: Render) -> None:
         "resourceNames": ["model-key"],
         "verbs": ["get"],
     } in with_secret
-    for rule in rules(operator()):
-        if "secrets" in rule["resources"] and {"get", "list", "watch", "patch", "update", "delete"} & set(
-            rule["verbs"]
-        ):
-            assert rule.get("resourceNames") or set(rule["verbs"]) <= {"list", "watch"}, rule
+
+
+@pytest.mark.parametrize("watched", [[], ["a", "b"]], ids=["cluster", "namespaces"])
+def test_secrets_are_granted_by_name_outside_the_operators_own_namespace(operator: Render, watched: list[str]) -> None:
+    manifests = operator({"watchNamespaces": watched})
+    own = [role for role in of_kind(manifests, "Role") if role["metadata"]["name"].endswith("-own")]
+    others = [manifest for manifest in manifests if manifest not in own]
+    assert all(rule.get("resourceNames") for rule in rules(others) if "secrets" in rule["resources"])
+    (roots,) = [rule for rule in rules(own) if "secrets" in rule["resources"]]
+    assert roots.get("resourceNames", []) == [root_secret(namespace) for namespace in watched]
+    assert not {"list", "watch", "delete"} & set(roots["verbs"])
 
 
 def test_a_disruption_budget_exists_only_over_several_pods(operator: Render) -> None:

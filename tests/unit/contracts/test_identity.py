@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from novacore_contracts.identity import NO_WILDCARD, PERMISSIONS, allows
 from novacore_contracts.services import SERVICES
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from novacore_contracts.keyset import RingDocument, RingDocumentError, RingKey, thumbprint
 
 
@@ -60,7 +61,13 @@ def test_numbers_out_of_range_are_refused(change):
         replace(GOOD, **change)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda x: st.lists(x) | st.dictionaries(st.text(max_size=5), x), max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda x: st.lists(x) | st.dictionaries(st.text(max_size=5), x),
+        max_leaves=8,
+    )
+)
 def test_any_other_json_is_refused(data):
     with pytest.raises(RingDocumentError):
         RingDocument.from_bytes(json.dumps(data).encode())

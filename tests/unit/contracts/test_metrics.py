@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from novacore_contracts.metrics import METRICS, metrics_of
 from novacore_contracts.services import SERVICES
 

@@ -13,9 +13,7 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def pages() -> list[Path]:
-    return sorted(
-        path for path in ROOT.rglob("*.md") if not SKIPPED & set(part for part in path.relative_to(ROOT).parts)
-    )
+    return sorted(path for path in ROOT.rglob("*.md") if not SKIPPED & set(path.relative_to(ROOT).parts))
 
 
 def prose(text: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hack.cluster import cli, kind, load, tools
+from hack.cluster import cli, engine, kind, load, lock, machine, node, product, tools
 from hack.cluster.paths import digest
 from hack.cluster.rootfs import Rootfs
 
@@ -38,12 +39,109 @@ def test_the_audit_policy_records_writes_and_nothing_else() -> None:
     [
         ("redis:8.0", "docker.io/library/redis:8.0"),
         ("novacore/operator:dev-1", "docker.io/novacore/operator:dev-1"),
-        ("registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10"),
+        ("registry.example.org/pause:3.10", "registry.example.org/pause:3.10"),
         ("localhost/x:1", "localhost/x:1"),
     ],
 )
 def test_names_images_as_containerd_does(image: str, full: str) -> None:
     assert load.qualified(image) == full
+
+
+ID = {"redis:8.0": "sha-1", "novacore/operator:dev-1": "sha-2"}
+BOTH = ["docker.io/library/redis:8.0", "docker.io/novacore/operator:dev-1"]
+
+
+@pytest.mark.parametrize(
+    ("present", "sent", "wanted"),
+    [
+        ([], {}, ["redis:8.0", "novacore/operator:dev-1"]),
+        (BOTH, ID, []),
+        (BOTH, {}, ["redis:8.0"]),  # a node that was loaded by somebody else
+        (BOTH, {**ID, "redis:8.0": "older"}, ["redis:8.0"]),  # the same name, built anew
+        (BOTH, {**ID, "novacore/operator:dev-1": "older"}, []),  # this name is made from the content
+        (BOTH[:1], ID, ["novacore/operator:dev-1"]),
+    ],
+)
+def test_sends_only_what_the_node_lacks(present: list[str], sent: dict[str, str], wanted: list[str]) -> None:
+    assert load.lacking(ID, present, sent) == wanted
+
+
+def test_control_plane_images_carry_the_names_that_kubeadm_and_containerd_ask_for() -> None:
+    listed = "r.example.org/kube-proxy:v1.35.4\nr.example.org/coredns/coredns:v1.13.1\nr.example.org/pause:3.10.1\n"
+    assert node.control_plane_names(listed, "r.example.org/pause:3.10") == {
+        "pause": ["r.example.org/pause:3.10", "r.example.org/pause:3.10.1"],
+        "kube-proxy": ["r.example.org/kube-proxy:v1.35.4"],
+        "coredns": ["r.example.org/coredns/coredns:v1.13.1"],
+    }
+    same = node.control_plane_names("r.example.org/pause:3.10", "r.example.org/pause:3.10")
+    assert same == {"pause": ["r.example.org/pause:3.10"]}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(b"/usr/sbin/dockerd\0-D\0", "dockerd"), (b"dockerd\0", "dockerd"), (b"", "")]
+)
+def test_a_pid_is_what_its_process_says(tmp_path: Path, command: bytes, name: str) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cmdline").write_bytes(command)
+    assert engine.program(7, tmp_path) == name
+    assert engine.program(8, tmp_path) == ""
+
+
+@pytest.mark.parametrize(("mask", "has"), [("000001ffffffffff", True), ("000001fffeffffff", False)])
+def test_reads_whether_the_machine_grants_the_resource_capability(tmp_path: Path, mask: str, *, has: bool) -> None:
+    status = tmp_path / "status"
+    status.write_text(f"Name:\tx\nCapBnd:\t{mask}\n")
+    assert machine.has_sys_resource(status) is has
+    assert machine.has_sys_resource(tmp_path / "absent") is True
+
+
+@pytest.mark.parametrize(
+    ("tool", "printed", "fine"),
+    [
+        ("uv", "uv 0.13.9 (x86_64-unknown-linux-gnu)", True),
+        ("uv", "uv 0.8.2", False),
+        ("kind", "kind v0.33.0 go1.26.8 linux/amd64", True),
+        ("kind", "kind v0.29.0 go1.24.2 linux/amd64", False),
+        ("helm", "v4.3.1+g1a2b3c", True),
+        ("helm", "v3.20.0+g1a2b3c", True),
+        ("helm", "v3.9.0", False),
+        ("kubectl", "Client Version: v1.32.9\nKustomize Version: v5.5.0", False),
+        ("kubectl", "Client Version: v1.35.1\nKustomize Version: v5.7.1", True),
+        ("kubectl", "", False),
+    ],
+)
+def test_takes_the_machines_own_tool_only_in_a_fitting_version(tool: str, printed: str, *, fine: bool) -> None:
+    assert tools.TOOLS_NEEDED[tool].fits(printed) is fine
+
+
+def test_a_second_command_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LOCK", tmp_path / "lock")
+    order: list[str] = []
+    with lock.exclusive():
+        waiting = threading.Thread(target=lambda: _in_lock(order))
+        waiting.start()
+        waiting.join(0.1)
+        order.append("first")
+    waiting.join(5)
+    assert order == ["first", "second"]
+
+
+def _in_lock(order: list[str]) -> None:
+    with lock.exclusive():
+        order.append("second")
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://git.example.org/team/novacore.git", "https://git.example.org/team/novacore"),
+        ("https://user:token@git.example.org/team/novacore.git", "https://git.example.org/team/novacore"),
+        ("git@git.example.org:team/novacore.git", "https://git.example.org/team/novacore"),
+        ("/srv/git/novacore", ""),
+    ],
+)
+def test_the_source_label_holds_no_credentials_and_no_path(remote: str, address: str) -> None:
+    assert product.public_address(remote) == address
 
 
 def test_a_hash_changes_with_any_input_and_with_nothing_else(tmp_path: Path) -> None:

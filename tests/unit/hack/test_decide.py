@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hack.cluster.decide import Host, check, check_port, choose_path, engine_action, node_action
+from hack.cluster.decide import Host, check, check_mapping, check_port, choose_path, engine_action, node_action
 from hack.cluster.errors import Problem
 
 LAPTOP = Host(
@@ -15,6 +15,7 @@ LAPTOP = Host(
     engine_answers=True,
     engine_installed=True,
     can_pull=True,
+    stock_node_present=False,
     cgroup_v1=False,
     sys_resource=True,
     disk_free_gib=100,
@@ -35,6 +36,12 @@ def test_takes_the_stock_path_where_docker_can_pull() -> None:
 def test_takes_the_bare_path_where_it_cannot(host: Host, why: str) -> None:
     assert choose_path(host, "auto") == ("bare", why)
     check(host, "bare")
+
+
+def test_a_laptop_without_network_stays_on_the_stock_path_it_once_took() -> None:
+    path, why = choose_path(replace(LAPTOP, can_pull=False, stock_node_present=True), "auto")
+    assert path == "stock"
+    assert "holds kind's node image" in why
 
 
 @pytest.mark.parametrize("wanted", ["stock", "bare"])
@@ -88,6 +95,7 @@ def test_a_number_that_is_no_port_is_refused(port: int) -> None:
         (False, False, False, False, "install"),
         (False, True, False, False, "start"),
         (False, True, True, False, "clear-and-start"),
+        (False, True, True, True, "wait"),
     ],
 )
 def test_what_the_engine_needs(*, answers: bool, installed: bool, pid_file: bool, pid_alive: bool, action: str) -> None:
@@ -95,14 +103,26 @@ def test_what_the_engine_needs(*, answers: bool, installed: bool, pid_file: bool
 
 
 @pytest.mark.parametrize(
-    ("exists", "running", "api", "port", "action"),
+    ("exists", "running", "api", "action"),
     [
-        (False, False, False, False, "create"),
-        (True, True, True, True, "none"),
-        (True, False, False, True, "start"),
-        (True, True, False, True, "recreate"),
-        (True, True, True, False, "recreate"),
+        (False, False, False, "create"),
+        (True, True, True, "none"),
+        (True, False, False, "start"),
+        (True, True, False, "wait"),
     ],
 )
-def test_what_the_node_needs(*, exists: bool, running: bool, api: bool, port: bool, action: str) -> None:
-    assert node_action(exists=exists, running=running, api_answers=api, port_matches=port) == action
+def test_what_the_node_needs(*, exists: bool, running: bool, api: bool, action: str) -> None:
+    """A silent node is waited for: it may have just restarted, and making it anew deletes what is in it."""
+    assert node_action(exists=exists, running=running, api_answers=api) == action
+
+
+def test_another_port_does_not_delete_the_cluster() -> None:
+    check_mapping("novacore", 5000, 5000)
+    with pytest.raises(Problem, match="make up PORT=5000") as refused:
+        check_mapping("novacore", 5000, 5080)
+    assert "make down" in refused.value.remedy
+
+
+def test_a_kind_cluster_of_somebody_else_is_left_alone() -> None:
+    with pytest.raises(Problem, match="was not made here"):
+        check_mapping("novacore", None, 5000)

@@ -1,7 +1,5 @@
 """`python -m novacore`."""
 
-import sys
-
 from novacore.cli import main
 
-sys.exit(main())
+main()

@@ -521,8 +521,8 @@ class Spec(Model):
             ),
         ),
     )
-    postgres: Postgres = Field(default=Postgres(), description="Postgres with pgvector.")
-    redis: Redis = Field(default=Redis(), description="Redis.")
+    postgres: Postgres = Field(default=Postgres(), description="Postgres with pgvector: all that must last.")
+    redis: Redis = Field(default=Redis(), description="Redis: streams, revocations, rate limits, short memory.")
     models: Models = Field(default=Models(), description="The language model and the embedding model.")
     limits: Limits = Field(default=Limits(), description="Rate limits of the gateway.")
     tiers: Tiers = Field(default=Tiers(), description="What each subscription tier may use.")

@@ -180,7 +180,7 @@ def _scheduling(nova: Nova, service: Service) -> dict[str, Any]:
     if spec.priority_class_name:
         result["priorityClassName"] = spec.priority_class_name
     spread = [item.model_dump(by_alias=True) for item in spec.topology_spread_constraints or ()]
-    if spec.topology_spread_constraints is None and replicas(nova, service) > 1:
+    if spec.topology_spread_constraints is None:  # also for one pod: a change of replicas must not change the template
         spread = [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]
     if spread:
         result["topologySpreadConstraints"] = [

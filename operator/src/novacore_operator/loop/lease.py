@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,20 +22,32 @@ from novacore_operator.telemetry import Log, Metrics
 
 log = Log(__name__)
 
-DURATION_S = 12.0
-MARGIN_S = 3.0
-RENEW_S = 3.0
+DURATION_S = 14.0
+"""With one retry, a crashed holder is replaced within 15 s."""
+MARGIN_S = 2.0
+RENEW_S = 2.0
 RETRY_S = 1.0
+ATTEMPT_S = 5.0
+"""Of one request: short enough for a second one while the Lease is still ours."""
 
 
 class Lease:
     """This process's claim to be the one that writes."""
 
-    def __init__(self, kube: Kube, metrics: Metrics, *, namespace: str, identity: str) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        metrics: Metrics,
+        *,
+        namespace: str,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kube = kube
         self._metrics = metrics
         self._namespace = namespace
         self._identity = identity
+        self._clock = clock
         self._valid_until = 0.0
         self._record: tuple[str, str] = ("", "")
         self._seen_at = 0.0
@@ -43,7 +56,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise Fatal if the Lease may not be ours any more. The guard of every write (KUBE-1)."""
-        if time.monotonic() >= self._valid_until:
+        if self._clock() >= self._valid_until:
             raise Fatal(Reason.API_UNAVAILABLE, "the Lease is not ours: nothing may be written")
 
     async def run(self) -> None:
@@ -56,7 +69,7 @@ class Lease:
             else:
                 await asyncio.sleep(RETRY_S)
         while True:
-            await asyncio.sleep(RENEW_S if time.monotonic() < self._valid_until - DURATION_S / 2 else RETRY_S)
+            await asyncio.sleep(RENEW_S if self._clock() < self._valid_until - DURATION_S / 2 else RETRY_S)
             if self._released:
                 return
             if not await self._attempt():
@@ -83,9 +96,9 @@ class Lease:
 
     async def _attempt(self) -> bool:
         """Try once to take or keep the Lease."""
-        before = time.monotonic()  # LEASE-1
+        before = self._clock()  # LEASE-1
         try:
-            async with asyncio.timeout(DURATION_S - MARGIN_S):
+            async with asyncio.timeout(ATTEMPT_S):
                 taken = await self._write(await self._kube.get(self._ref))
         except (NovaError, TimeoutError) as error:
             if not isinstance(error, Conflict):
@@ -120,5 +133,5 @@ class Lease:
     def _stale(self, holder: str, renewed: str) -> bool:
         """Return whether another's Lease has stood unchanged for longer than it lasts (LEASE-3)."""
         if (holder, renewed) != self._record:
-            self._record, self._seen_at = (holder, renewed), time.monotonic()
-        return time.monotonic() - self._seen_at > DURATION_S
+            self._record, self._seen_at = (holder, renewed), self._clock()
+        return self._clock() - self._seen_at > DURATION_S

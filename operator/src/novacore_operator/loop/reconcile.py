@@ -106,7 +106,7 @@ class Reconciler:
             and nova.status.get("observedGeneration") == nova.generation,
         )
         after, _ = await self._observer.observe(nova, self._store.siblings(nova)) if applied.outcomes else (seen, found)
-        await self._say(nova, after, _view(intended, after, applied))
+        await self._say(nova, after, view_of(intended, after, applied))
         await self._tell_repairs(nova, applied)
         return _ending(applied)
 
@@ -187,11 +187,11 @@ def _is_bad(ready: Any) -> bool:
     return ready["status"] != "True" and ready["reason"] not in under_way
 
 
-def _view(intended: Plan, after: Observed, applied: Applied) -> View:
+def view_of(intended: Plan, after: Observed, applied: Applied | None = None) -> View:
     """Return what the status looks at: pending is judged anew, after the writes."""
     pending = {ref for ref, manifest in intended.wanted.items() if difference(ref, manifest, after) is not None}
     pending |= {action.ref for action in intended.actions if action.verb is Verb.DELETE and action.ref in after.objects}
-    refused = next(iter(applied.refused.values()), None)
+    refused = next(iter(applied.refused.values()), None) if applied is not None else None
     return View(
         wanted=intended.wanted,
         pending=frozenset(pending),
@@ -209,7 +209,7 @@ def _paused_view(nova: Nova, seen: Observed, found: Material) -> View:
         intended = plan(nova, seen, complete)
     except NovaError as error:
         return View(blocked=Finding(error.reason, error.message))
-    view = _view(intended, seen, Applied())
+    view = view_of(intended, seen)
     return view if view.wanted else View(blocked=Finding(Reason.PAUSED, "spec.paused is true"))
 
 

@@ -45,8 +45,10 @@ class Observer:
         operator_namespace: str,
         namespaces: Iterable[str],
         changed: Callable[[str, Live | None, Live | None], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
+        self._clock = clock
         self._operator_namespace = operator_namespace
         self._material: dict[str, dict[str, dict[str, bytes]]] = {}
         self._normal: dict[Ref, tuple[str, str]] = {}
@@ -77,7 +79,7 @@ class Observer:
         ref = ref_of(body)
         live = project(ref.kind, body)
         if ref.namespace == self._operator_namespace and ref.name.startswith("novacore-root-"):
-            self._roots[ref.name] = (time.monotonic(), live)
+            self._roots[ref.name] = (self._clock(), live)
         if hashed is not None and wanted is not None:
             if live.owned != wanted:
                 self._normal[ref] = (hashed, live.owned)
@@ -139,10 +141,10 @@ class Observer:
         """Read the root Secret when it is not known, and again now and then: its name rules out a watch."""
         ref = Ref("Secret", self._operator_namespace, names.root_secret(namespace))
         at, live = self._roots.get(ref.name, (0.0, None))
-        if live is None or time.monotonic() - at > ROOT_AGE_S or namespace not in self._material:
+        if live is None or self._clock() - at > ROOT_AGE_S or namespace not in self._material:
             body = await self._kube.get(ref)
             live = project("Secret", body) if body is not None else None
-            self._roots[ref.name] = (time.monotonic(), live)
+            self._roots[ref.name] = (self._clock(), live)
             if body is not None:
                 material[ref.name] = dict(owned_data(body).reveal())
         if live is not None:

@@ -34,7 +34,25 @@ def desired_hash(manifest: Manifest) -> str:
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """Return the hash of the values a manifest asks for, in the form of `owned_fingerprint`."""
+    """Return the hash of the values a manifest asks for, in the form of `owned_fingerprint`.
+
+    Remembered under the annotation, which is a hash of all of the manifest: the same one is asked for in each turn.
+    """
+    mark = manifest.get("metadata", {}).get("annotations", {}).get(ANNOTATION_DESIRED)
+    if mark is None:
+        return _fingerprint(manifest)
+    if mark not in _known:
+        if len(_known) >= KNOWN_MAX:
+            _known.clear()
+        _known[mark] = _fingerprint(manifest)
+    return _known[mark]
+
+
+KNOWN_MAX = 20_000
+_known: dict[str, str] = {}
+
+
+def _fingerprint(manifest: Manifest) -> str:
     body = {key: value for key, value in _without_annotation(manifest).items() if key not in ("apiVersion", "kind")}
     body["metadata"] = {k: v for k, v in body["metadata"].items() if k not in ("name", "namespace")}
     return digest(_unordered(_pruned(body)))

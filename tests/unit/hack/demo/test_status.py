@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hack.demo.status import Status, as_json, as_text, figures_of, image_sizes, short, start_seconds
+from hack.demo.status import Status, as_json, as_text, figures_of, image_sizes, serving_since, short, start_seconds
 
 READY = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-05-01T10:00:07Z"}
 
@@ -28,6 +28,15 @@ def test_start_up_runs_from_the_last_container_to_ready() -> None:
     assert start_seconds([container("2026-05-01T10:00:01Z"), container("2026-05-01T10:00:03Z")], READY) == 4.0
 
 
+def test_start_up_ends_with_the_line_serving_where_there_is_one() -> None:
+    log = (
+        'Traceback "serving"\n{"event": "loaded", "ts": "x"}\n{"event": "serving", "ts": "2026-05-01T10:00:03.512Z"}\n'
+    )
+    assert start_seconds([container()], READY, serving_since(log)) == 1.5
+    assert start_seconds([container()], {**READY, "status": "False"}, serving_since(log)) == 1.5
+    assert serving_since("no such line") is None
+
+
 def test_start_up_is_unknown_while_a_pod_is_not_ready() -> None:
     assert start_seconds([container()], {**READY, "status": "False"}) is None
     assert start_seconds([container(None)], READY) is None
@@ -39,7 +48,7 @@ def test_a_pod_the_kubelet_did_not_measure_has_a_gap() -> None:
     assert found.resident_bytes is None
     text = as_text(Status({"metadata": {"name": "novacore", "namespace": "novacore"}}, (found,), {}), "novacore")
     assert next(row for row in text.splitlines() if row.startswith("novacore-memory-1")).split() == [
-        "novacore-memory-1", "yes", "1", "-", "-", "5", "s",
+        "novacore-memory-1", "yes", "1", "-", "-", "5.0", "s",
     ]  # fmt: skip
 
 

@@ -11,12 +11,12 @@ import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from novacore.common.keyring import CACHE_ENTRIES_MAX, DocumentError, KeyRings, TokenError
 from novacore.common.metrics import Metrics
 from novacore_contracts.identity import ISSUER, SERVICE_AUDIENCE
 from novacore_contracts.keyset import Deny
 from novacore_contracts.paths import Paths
-
 from tests.kit.keys import Keys, SigningKey, put
 
 KEYS = Keys()
@@ -157,7 +157,9 @@ def test_refuses_crit(rings):
 
 def test_ignores_keys_that_the_token_brings_along(rings):
     thief = SigningKey("svc-")
-    forged = signed(claims(), key=thief, jwk=thief.jwk, jku="http://attacker.example/jwks", x5u="http://attacker.example")
+    forged = signed(
+        claims(), key=thief, jwk=thief.jwk, jku="http://attacker.example/jwks", x5u="http://attacker.example"
+    )
 
     assert code(rings, forged) == "kid_unknown"
 
@@ -300,7 +302,10 @@ def test_sees_the_kubelets_swap_of_the_data_link(tmp_path, clock):
     paths = Paths(tmp_path)
     put(paths.keyset_root / "root.jwks", KEYS.root_jwks())
     for number, generation in (("1", 1), ("2", 2)):
-        put(paths.keyset / f"..{number}" / "serviceJwt.jws", KEYS.sign(KEYS.document("serviceJwt", generation=generation)))
+        put(
+            paths.keyset / f"..{number}" / "serviceJwt.jws",
+            KEYS.sign(KEYS.document("serviceJwt", generation=generation)),
+        )
     link = paths.keyset / "..data"
     link.symlink_to("..1")
     (paths.keyset / "serviceJwt.jws").symlink_to("..data/serviceJwt.jws")

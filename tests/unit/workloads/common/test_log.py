@@ -7,6 +7,7 @@ import json
 from uuid import UUID
 
 import pytest
+
 from novacore.common import context
 from novacore.common import log as log_
 
@@ -28,12 +29,26 @@ def test_a_line_has_the_fixed_fields_and_the_requests_ids(lines):
         log_.get_logger().info("thing_done", ms=3)
 
     line = lines()[0]
-    assert {"ts", "level", "service", "version", "pod", "event", "request_id", "trace_id", "span_id", "user", "ms"} == set(line)
+    assert {
+        "ts",
+        "level",
+        "service",
+        "version",
+        "pod",
+        "event",
+        "request_id",
+        "trace_id",
+        "span_id",
+        "user",
+        "ms",
+    } == set(line)
     assert line["request_id"] == "request-0001"
 
 
 @pytest.mark.invariant("LOG-1")
-@pytest.mark.parametrize("name", ["email", "password", "token", "prompt", "body", "reply", "query", "sql", "authorization"])
+@pytest.mark.parametrize(
+    "name", ["email", "password", "token", "prompt", "body", "reply", "query", "sql", "authorization"]
+)
 def test_values_of_forbidden_fields_are_refused(lines, name):
     log_.get_logger().info("oops", **{name: "canary-4711"})
 

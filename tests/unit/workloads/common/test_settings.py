@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from novacore.common.settings import CommonSettings, SettingsError, load_settings, read_settings
 from novacore_contracts.paths import Paths
-
 from tests.kit.keys import put
 
 

@@ -9,6 +9,8 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from novacore.cli import main
 from novacore.common import context, errors
 from novacore.common.callers import bearer, public, undeclared_routes
@@ -19,7 +21,6 @@ from novacore.common.middleware import UNMATCHED, route_template
 from novacore.common.streams import Envelope, stream_of
 from novacore.common.tasks import Supervisor
 from novacore.migrations import runner
-from pydantic import ValidationError
 
 
 def test_uuid7_is_version_7_and_rises_with_time():
@@ -81,7 +82,9 @@ def test_a_label_over_its_bound_becomes_other():
 
 def test_exemplars_travel_in_openmetrics():
     metrics = Metrics("memory")
-    metrics.histogram("http_request_duration_seconds").labels("GET", "/x", "interactive").observe(0.1, {"trace_id": "a" * 32})
+    metrics.histogram("http_request_duration_seconds").labels("GET", "/x", "interactive").observe(
+        0.1, {"trace_id": "a" * 32}
+    )
 
     assert 'trace_id="aaaa' in metrics.expose("application/openmetrics-text")[0].decode()
 
@@ -180,7 +183,7 @@ def test_the_plan_numbers_files_without_a_gap_and_auths_common_tables_come_after
 
     assert auth[1] == "common.sql"
     for schema in {step.schema for step in steps} - {"auth"}:
-        assert [step.version for step in steps if step.schema == schema][0] == 0
+        assert next(step.version for step in steps if step.schema == schema) == 0
 
 
 def test_a_gap_in_the_numbers_is_refused(tmp_path):
@@ -210,3 +213,22 @@ def test_help_names_every_service(capsys):
         main(["--help"])
 
     assert "reflection-worker" in capsys.readouterr().out
+
+
+async def test_a_loop_that_swallows_one_cancellation_still_ends():
+    swallowed = []
+
+    async def stubborn():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if swallowed:
+                    raise
+                swallowed.append(1)
+
+    async with asyncio.timeout(10), Supervisor() as supervisor:
+        supervisor.spawn("x", stubborn)
+        await asyncio.sleep(0)
+
+    assert swallowed == [1]

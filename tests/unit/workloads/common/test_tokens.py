@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
+
 from novacore.common.keyring import KeyRings
 from novacore.common.metrics import Metrics
 from novacore.common.tokens import NoTokenError, ServiceTokens
 from novacore_contracts.paths import Paths
-
 from tests.kit.keys import Keys, put
 
 KEYS = Keys()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from novacore.common.redis import Redis
 from novacore.gateway.circuit import Circuit, RetryBudget
 from novacore.gateway.headers import client_ip, inbound, outbound
 from novacore.gateway.limits import Bucket, Limiter, account_key
 from novacore.gateway.routes import KNOWN, bad_path, match
 from novacore.gateway.settings import GatewaySettings
-from pydantic import ValidationError
 
 
 class Clock:
@@ -43,7 +44,9 @@ def test_spellings_that_two_parsers_read_differently_are_refused(raw):
     assert bad_path(raw)
 
 
-@pytest.mark.parametrize("raw", [b"/", b"/api/memory/3f", b"/api/memory/a%20b", b"/.well-known/jwks.json", b"/api/x..y"])
+@pytest.mark.parametrize(
+    "raw", [b"/", b"/api/memory/3f", b"/api/memory/a%20b", b"/.well-known/jwks.json", b"/api/x..y"]
+)
 def test_plain_paths_are_accepted(raw):
     assert not bad_path(raw)
 
@@ -57,7 +60,9 @@ def test_no_accepted_path_leads_below_internal(tail):
         assert route is None or not route.path.startswith("/internal")
 
 
-@pytest.mark.parametrize("path", ["/internal/token", "/api", "/api/", "/apix/chat", "/api/chatter", "/metrics", "/livez"])
+@pytest.mark.parametrize(
+    "path", ["/internal/token", "/api", "/api/", "/apix/chat", "/api/chatter", "/metrics", "/livez"]
+)
 def test_other_paths_have_no_route(path):
     assert match("GET", path) is None
 
@@ -107,7 +112,16 @@ def test_what_clients_must_not_say_does_not_pass(name):
 
 def test_answers_keep_their_headers_but_hop_by_hop_ones():
     back = dict(
-        outbound({"Content-Type": "a/b", "Connection": "close, X-Odd", "X-Odd": "1", "ETag": "e", "X-Service-Token": "s", "Server": "u"})
+        outbound(
+            {
+                "Content-Type": "a/b",
+                "Connection": "close, X-Odd",
+                "X-Odd": "1",
+                "ETag": "e",
+                "X-Service-Token": "s",
+                "Server": "u",
+            }
+        )
     )
 
     assert back == {b"content-type": b"a/b", b"etag": b"e"}

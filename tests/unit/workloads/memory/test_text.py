@@ -12,12 +12,12 @@ from novacore.memory.text import TERM_CHARS_MAX, frequencies, terms
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("The spare KEY", ["spare", "key"]),
+        ("The spare KEY", ["spar", "key"]),
         ("Anna's dogs don't bark", ["anna", "dog", "don", "bark"]),
-        ("two cities, three glasses on a bus", ["two", "city", "three", "glasse", "bus"]),
-        ("ﬁne ＡＢＣ x²", ["fine", "abc", "x2"]),  # NFKC
-        ("snake_case foo-bar a1b2", ["snake", "case", "foo", "bar", "a1b2"]),
-        ("naïve café", ["naïve", "café"]),
+        ("two cities, three glasses on a bus", ["two", "city", "thre", "glass", "bus"]),
+        ("ﬁne ＡＢＣ x²", ["fin", "abc", "x2"]),  # NFKC
+        ("snake_case foo-bar a1b2 1000", ["snak", "cas", "foo", "bar", "a1b2", "1000"]),
+        ("naïve café", ["naïv", "café"]),
         ("the of and", ["the", "of", "and"]),  # nothing else: better than no term
         ("", []),
         ("!?", []),
@@ -25,6 +25,20 @@ from novacore.memory.text import TERM_CHARS_MAX, frequencies, terms
 )
 def test_splits_folds_and_drops_stop_words(text: str, expected: list[str]) -> None:
     assert terms(text) == expected
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        "live lives lived living",
+        "stop stops stopped stopping",
+        "bake bakes baked baking",
+        "study studies studied",
+        "dog dogs dog's",
+    ],
+)
+def test_the_forms_of_a_word_are_one_term(forms: str) -> None:
+    assert len(set(terms(forms))) == 1
 
 
 def test_counts_repeats() -> None:

@@ -395,9 +395,9 @@ async def users_by_tier(conn: Connection) -> dict[str, int]:
 async def users_active(conn: Connection, now: datetime) -> dict[str, int]:
     """Return how many accounts were here in the last day, week and month."""
     row = await conn.fetchrow(
-        "SELECT count(*) FILTER (WHERE last_seen_at > $1 - interval '1 day') AS \"1d\","
-        ' count(*) FILTER (WHERE last_seen_at > $1 - interval \'7 days\') AS "7d", count(*) AS "30d"'
-        " FROM auth.users WHERE last_seen_at > $1 - interval '30 days'",
+        "SELECT count(*) FILTER (WHERE last_seen_at > $1::timestamptz - interval '1 day') AS \"1d\","
+        ' count(*) FILTER (WHERE last_seen_at > $1::timestamptz - interval \'7 days\') AS "7d", count(*) AS "30d"'
+        " FROM auth.users WHERE last_seen_at > $1::timestamptz - interval '30 days'",
         now,
     )
     return dict(_one(row).items())

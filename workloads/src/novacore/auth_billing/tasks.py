@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -73,12 +74,12 @@ async def sweep(platform: Platform[AuthBillingSettings], service: AuthBilling) -
             await service.ledger.sweep()
         except ServiceError as error:
             log.warning("sweep_postponed", reason=error.code)
-        await asyncio.sleep(platform.settings.sweep_seconds)
+        await pause(platform, platform.settings.sweep_seconds)
 
 
 async def tidy(platform: Platform[AuthBillingSettings]) -> None:
     """Delete what has had its day, for ever; the first time a minute after the start."""
-    await asyncio.sleep(60)
+    await pause(platform, 60)
     while not platform.draining.is_set():
         try:
             assert platform.db is not None
@@ -87,7 +88,7 @@ async def tidy(platform: Platform[AuthBillingSettings]) -> None:
             log.info("tidied", **counts)
         except ServiceError as error:
             log.warning("tidy_postponed", reason=error.code)
-        await asyncio.sleep(TIDY_SECONDS)
+        await pause(platform, TIDY_SECONDS)
 
 
 async def figures(platform: Platform[AuthBillingSettings]) -> None:
@@ -95,10 +96,17 @@ async def figures(platform: Platform[AuthBillingSettings]) -> None:
     while not platform.draining.is_set():
         try:
             await measure(platform)
-            pause = platform.settings.figures_seconds
+            wait_s = platform.settings.figures_seconds
         except ServiceError:
-            pause = 5.0
-        await asyncio.sleep(pause)
+            wait_s = 5.0
+        await pause(platform, wait_s)
+
+
+async def pause(platform: Platform[AuthBillingSettings], seconds: float) -> None:
+    """Wait, but not longer than until the process drains."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await platform.draining.wait()
 
 
 async def measure(platform: Platform[AuthBillingSettings]) -> None:

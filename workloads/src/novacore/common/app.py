@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
@@ -45,6 +46,9 @@ S = TypeVar("S", bound=CommonSettings)
 T = TypeVar("T")
 
 LOG_KEY_BYTES_MIN = 32
+NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False}
+"""FastAPI's own OpenTelemetry hooks: our middleware measures, and nothing leaves the pod unasked."""
+WORK_SECONDS = 25.0
 
 
 class Platform(Generic[S]):
@@ -61,6 +65,7 @@ class Platform(Generic[S]):
         self.readiness = Readiness(self.metrics)
         self.draining = asyncio.Event()
         self.running = False
+        self._work = 0
         self.db: Database | None = None
         if spec.schema is not None:
             self.db = Database(
@@ -95,6 +100,21 @@ class Platform(Generic[S]):
         """How often each loop crashed."""
         return self._supervisor.crashes
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Mark a piece of work that the end of the process waits for (`WORK_SECONDS`): a message being handled."""
+        self._work += 1
+        try:
+            yield
+        finally:
+            self._work -= 1
+
+    async def _finish_work(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WORK_SECONDS):
+                while self._work:  # noqa: ASYNC110 - a counter of many small pieces, asked once at the end
+                    await asyncio.sleep(0.05)
+
     def spawn(self, name: str, loop: Loop | Coroutine[Any, Any, Any]) -> None:
         """Run a background loop under supervision until the process ends. Pass the function, so that it can restart."""
         self._supervisor.spawn(name, loop)
@@ -109,7 +129,8 @@ class Platform(Generic[S]):
             self._add_checks()
             await stack.enter_async_context(self._supervisor)
             self.spawn("keyset", self.keyrings.watch)
-            self.spawn("loop_lag", lambda: self.readiness.tick(self.metrics))
+            self.spawn("checks", self.readiness.keep_measured)
+            self.spawn("loop_lag", self.readiness.tick)
             if self.db is not None:
                 with contextlib.suppress(Exception):  # Postgres may come later: the loop goes on trying
                     await self.db.connect()
@@ -124,6 +145,7 @@ class Platform(Generic[S]):
             finally:
                 self.running = False
                 self.draining.set()
+                await self._finish_work()
                 self._supervisor.stop()
 
     def _build_clients(self, stack: AsyncExitStack) -> None:
@@ -147,13 +169,16 @@ class Platform(Generic[S]):
 
     def _add_checks(self) -> None:
         self.readiness.add_startup("keyset", lambda: self.keyrings.ready)
+        if self.tokens is not None:  # ready without one, the first requests would fail
+            tokens = self.tokens
+            self.readiness.add_at_first("service_token", lambda: tokens.kid is not None)
         self.readiness.add("draining", lambda: not self.draining.is_set())
         self.readiness.add("loop", lambda: self.readiness.lag_s < 0.25)
         if self.db is not None:
             db, schema = self.db, self.spec.schema
             assert schema is not None
             self.readiness.add("database", db.ping)
-            self.readiness.add("migrations", lambda: migrations_applied(db, schema))
+            self.readiness.add("migrations", partial(migrations_applied, db, schema))
         if self.redis is not None and self.spec.name != "gateway":  # the gateway's limits fall back to local buckets
             self.readiness.add("redis", self._redis_answers)
 
@@ -270,7 +295,14 @@ def service_of(type_: type[T]) -> Callable[[Request], T]:
 
 
 def _app(platform: Platform[S], *, title: str, routers: Sequence[APIRouter]) -> _ServiceApp:
-    app = _ServiceApp(title=title, version=platform.version, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = _ServiceApp(
+        telemetry=NO_TELEMETRY,
+        title=title,
+        version=platform.version,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.platform = platform
     errors.install_handlers(app)
     for router in routers:

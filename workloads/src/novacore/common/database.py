@@ -77,24 +77,41 @@ class Database:
         pool = self._pool
         if pool is None:
             raise errors.unavailable("not_ready", "The database is not reachable.")
+        conn = await self._acquire(pool)
         try:
-            started = time.monotonic()
-            async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as conn:
-                self._wait.observe(time.monotonic() - started)
-                self._gauge(pool)
-                with conn.query_logger(self._observe):
-                    yield conn
-        except asyncpg.QueryCanceledError as error:
+            with conn.query_logger(self._observe):
+                yield conn
+        except (asyncpg.QueryCanceledError, TimeoutError) as error:
             self._errors.labels("timeout").inc()
             raise errors.deadline("The database took too long.") from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
             kind = _class_of(error)
             self._errors.labels(kind).inc()
             if kind == "connection":
                 raise errors.unavailable("not_ready", "The database is not reachable.") from error
             raise
         finally:
-            self._gauge(pool)
+            # Shielded: a cancelled request must not leave its connection outside of the pool.
+            await asyncio.shield(self._release(pool, conn))
+
+    async def _release(self, pool: Pool[Any], conn: PoolConnectionProxy[Any]) -> None:
+        try:
+            await pool.release(conn)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            self._errors.labels("connection").inc()
+            log.warning("connection_dropped", reason=type(error).__name__)
+        self._gauge(pool)
+
+    async def _acquire(self, pool: Pool[Any]) -> PoolConnectionProxy[Any]:
+        started = time.monotonic()
+        try:
+            conn = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            self._errors.labels("connection").inc()
+            raise errors.unavailable("not_ready", "The database is not reachable.") from error
+        self._wait.observe(time.monotonic() - started)
+        self._gauge(pool)
+        return conn
 
     async def dedicated(self) -> asyncpg.Connection[Any]:
         """Return a connection of its own for LISTEN (a pooled one would be reset). The caller closes it."""
@@ -135,7 +152,7 @@ class Database:
     async def ping(self) -> bool:
         """Return whether Postgres answers. For the readiness check."""
         try:
-            async with asyncio.timeout(2.0), self.connection() as conn:
+            async with asyncio.timeout(4.0), self.connection() as conn:
                 return bool(await conn.fetchval("SELECT true"))
         except (errors.ServiceError, TimeoutError, asyncpg.PostgresError):
             return False

@@ -8,6 +8,7 @@ restart.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-CHECK_TIMEOUT_S = 2.0
+CHECK_TIMEOUT_S = 5.0
+REFRESH_SECONDS = 2.0
+KEPT_SECONDS = 10.0
 FRESH_SECONDS = 1.0
 LAG_SECONDS = 0.25
 LIVE_SECONDS = 60.0
@@ -39,28 +42,41 @@ Check = Callable[[], Awaitable[bool]] | Callable[[], bool]
 
 
 class Readiness:
-    """Named checks. Names come from the metric registry: database, redis, migrations, model, draining, loop."""
+    """Named checks. Names come from the metric registry: database, redis, migrations, model, draining, loop.
+
+    Checks that await something run in the background, every two seconds: a slow store must not make the probe itself
+    time out, nor be asked again before it has answered. Checks that only look at a value are looked at when asked.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._gauge = metrics.gauge("novacore_ready")
         self._checks: dict[str, Check] = {}
         self._startup: dict[str, Callable[[], bool]] = {}
+        self._at_first: dict[str, Callable[[], bool]] = {}
         self._lock = asyncio.Lock()
         self._results: dict[str, bool] = {}
-        self._at = -FRESH_SECONDS
+        self._at = -KEPT_SECONDS
         self.lag_s = 0.0
         self.last_tick = time.monotonic()
 
     def add(self, name: str, check: Check) -> None:
-        """Register a check of a required dependency: True when it is usable. An exception or 2 s is False."""
+        """Register a check of a required dependency: True when it is usable. An exception or 5 s is False."""
         if name not in READY_CHECKS:
             raise ValueError(f"{name!r} is no readiness check of the metric registry: {', '.join(READY_CHECKS)}")
         self._checks[name] = check
         self._gauge.labels(name).set(0)
+        self._at = -KEPT_SECONDS
 
     def add_startup(self, name: str, check: Callable[[], bool]) -> None:
-        """Register what must be true once before `/startupz` passes (a model loaded, a keyset seen)."""
+        """Register what must be true before `/startupz` passes (a model loaded, a keyset seen)."""
         self._startup[name] = check
+
+    def add_at_first(self, name: str, check: Callable[[], bool]) -> None:
+        """Register what `/readyz` needs at the start of a process and `/startupz` does not: waiting for it kills
+        nothing.
+        """
+        self._at_first[name] = check
 
     @property
     def started(self) -> bool:
@@ -71,34 +87,50 @@ class Readiness:
         """Return each start-up condition."""
         return {name: check() for name, check in self._startup.items()}
 
+    def at_first(self) -> dict[str, bool]:
+        """Return each condition of the process's start, those of `/startupz` among them."""
+        return self.startup() | {name: check() for name, check in self._at_first.items()}
+
     async def measure(self) -> dict[str, bool]:
-        """Return the checks' results, at most a second old."""
+        """Return the checks' results: of those that await, at most ten seconds old."""
+        if time.monotonic() - self._at >= KEPT_SECONDS:
+            await self.refresh()
+        results = {}
+        for name, check in self._checks.items():
+            results[name] = self._results.get(name, False) if inspect.iscoroutinefunction(check) else _look(check)
+            self._gauge.labels(name).set(int(results[name]))
+        return results
+
+    async def refresh(self) -> None:
+        """Run the checks that await something."""
         async with self._lock:
-            if time.monotonic() - self._at >= FRESH_SECONDS:
-                names = list(self._checks)
-                results = await asyncio.gather(*(self._run(self._checks[name]) for name in names))
-                self._results = dict(zip(names, results, strict=True))
-                for name, passed in self._results.items():
-                    self._gauge.labels(name).set(int(passed))
-                self._at = time.monotonic()
-            return dict(self._results)
+            names = [name for name, check in self._checks.items() if inspect.iscoroutinefunction(check)]
+            results = await asyncio.gather(*(self._run(name) for name in names))
+            self._results = dict(zip(names, results, strict=True))
+            self._at = time.monotonic()
+
+    async def keep_measured(self) -> None:
+        """Refresh for ever."""
+        while True:
+            await self.refresh()
+            await self.measure()  # the gauges follow even when nobody asks
+            await asyncio.sleep(REFRESH_SECONDS)
 
     def forget(self) -> None:
-        """Measure anew at the next question (the process began to drain)."""
-        self._at = -FRESH_SECONDS
+        """Measure anew at the next question."""
+        self._at = -KEPT_SECONDS
 
-    async def _run(self, check: Check) -> bool:
+    async def _run(self, name: str) -> bool:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                result = check()
-                return bool(await result if isinstance(result, Awaitable) else result)
+                return bool(await self._checks[name]())  # type: ignore[misc]  # only coroutine functions come here
         except Exception as error:
-            log.warning("check_failed", reason=type(error).__name__)
+            log.warning("check_failed", name=name, reason=type(error).__name__)
             return False
 
-    async def tick(self, metrics: Metrics) -> None:
+    async def tick(self) -> None:
         """Measure for ever how late the event loop wakes."""
-        lag = metrics.histogram("novacore_event_loop_lag_seconds")
+        lag = self._metrics.histogram("novacore_event_loop_lag_seconds")
         while True:
             before = time.monotonic()
             await asyncio.sleep(0.25)
@@ -107,6 +139,13 @@ class Readiness:
             # A moving value: one late wake-up is a garbage collection, several are an overloaded pod.
             self.lag_s = 0.7 * self.lag_s + 0.3 * late
             self.last_tick = time.monotonic()
+
+
+def _look(check: Check) -> bool:
+    value = check()
+    if inspect.isawaitable(value):
+        raise TypeError("a check that awaits must be an `async def`, so that it is run in the background")
+    return bool(value)
 
 
 class _Canary(BaseModel):
@@ -146,7 +185,7 @@ def internal_routes(platform: Platform[Any]) -> APIRouter:  # noqa: C901 - eight
     @router.get("/readyz")
     async def readyz() -> Response:
         checks = await readiness.measure()
-        keys = readiness.startup()
+        keys = readiness.at_first()
         ready = all(checks.values()) and all(keys.values())
         body = {"status": "ready" if ready else "not_ready", "version": platform.version, "checks": checks | keys}
         return JSONResponse(body | keyset(), status_code=200 if ready else 503)

@@ -24,6 +24,7 @@ QUIET = frozenset({"/livez", "/readyz", "/startupz", "/metrics", "/internal/keys
 DEADLINE_MS_MAX = 900_000
 BODY_BYTES_MAX = 1 << 20
 UNMATCHED = "unmatched"
+CLIENT_LEFT = "client_left"
 
 
 class TooLargeError(Exception):
@@ -122,6 +123,8 @@ class _Exchange:
         finally:
             self._owner._in_flight.dec()  # noqa: SLF001 - same module
             self.total_s = time.monotonic() - self._started_at
+            if self.trail.code == CLIENT_LEFT:
+                self.status = 499  # nginx's number for it; logged and counted, never sent
             self._owner.record(self)
             self._write_line()
 

@@ -50,7 +50,8 @@ class Relay:
 
     def __init__(self, *, db: Database, redis: Redis, schema: str, platform: Platform[Any]) -> None:
         self._db = db
-        self._redis = redis
+        # The patient client: an XADD that times out may have arrived, and is then sent twice.
+        self._redis = platform.redis_blocking if redis is platform.redis and platform.redis_blocking else redis
         self._schema = _checked(schema)
         self._draining = platform.draining
         metrics = platform.metrics

@@ -39,7 +39,6 @@ class _Server(uvicorn.Server):
 def serve(definition: ServiceDefinition[S]) -> None:
     """Run a service until SIGTERM. Ends the process: 0 after a drain, 78 for settings it must not start with."""
     settings = load_settings(definition.settings)
-    uvloop.install()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(definition, settings))
 

@@ -92,8 +92,8 @@ class Consumer:
         attempts_max: int = ATTEMPTS_MAX,
         concurrency: int = 1,
     ) -> None:
-        self._redis = redis
-        self._blocking = platform.redis_blocking or redis
+        # The patient client for all of it: a worker has time, and an ack that times out is a message done twice.
+        self._redis = platform.redis_blocking if redis is platform.redis and platform.redis_blocking else redis
         self._stream = stream
         self._group = group
         self._handler = handler
@@ -101,6 +101,7 @@ class Consumer:
         self._name = name or os.environ.get("HOSTNAME") or f"{platform.spec.name}-{os.getpid()}"
         self._attempts_max = attempts_max
         self._concurrency = concurrency
+        self._platform = platform
         self._draining = platform.draining
         metrics = platform.metrics
         self._jobs = metrics.counter("novacore_jobs_total")
@@ -133,9 +134,7 @@ class Consumer:
     async def consume_once(self, *, block_ms: int | None = None) -> int:
         """Read and handle one batch; return how many messages it held. Without `block_ms` it does not wait."""
         self._last_loop.set(time.time())
-        answer = await self._blocking.xreadgroup(
-            self._group, self._name, {self._stream: ">"}, count=COUNT, block=block_ms
-        )
+        answer = await self._redis.xreadgroup(self._group, self._name, {self._stream: ">"}, count=COUNT, block=block_ms)
         entries = _entries(answer)
         await self._handle_all(entries)
         return len(entries)
@@ -185,7 +184,7 @@ class Consumer:
 
     async def _keep_house(self) -> None:
         next_claim = 0.0
-        while True:
+        while not self._draining.is_set():
             try:
                 await self._redis.set(self._heartbeat(self._name), "1", ex=HEARTBEAT_SECONDS)
                 await self.release_delayed()
@@ -203,7 +202,10 @@ class Consumer:
 
         async def one(message_id: str, fields: dict[str, str]) -> None:
             async with gate:
-                await self._handle(message_id, fields)
+                if self._draining.is_set():
+                    return  # not begun: it stays pending, and another pod takes it over
+                with self._platform.working():
+                    await self._handle(message_id, fields)
 
         async with asyncio.TaskGroup() as tasks:
             for message_id, fields in entries:

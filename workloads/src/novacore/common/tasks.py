@@ -48,7 +48,10 @@ class Supervisor:
 
     async def __aexit__(self, *error: Any) -> None:
         """Cancel what still runs and wait for it."""
-        self.stop()
+        # Again and again: on Python 3.11 `wait_for` can swallow a cancellation that meets a result.
+        while self._tasks:
+            self.stop()
+            await asyncio.wait(set(self._tasks.values()), timeout=0.5)
         if self._group is not None:
             await self._group.__aexit__(None, None, None)
         self._group = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -31,7 +32,7 @@ JITTER = 0.1
 AFTER_SWITCH_SECONDS = 600
 """After a switch of the signing key, renew somewhere in the next ten minutes: not all services at once."""
 REQUEST_TIMEOUT_S = 5.0
-RETRY_SECONDS = (0.5, 5.0)
+RETRY_SECONDS = (0.5, 2.0)
 
 
 class NoTokenError(Exception):
@@ -90,17 +91,14 @@ class ServiceTokens:
         if held is not None and held.token != refused:
             return held.token  # somebody else renewed meanwhile
         self._retry_at = 0.0
-        self._held = None
-        return (await self._renew(replacing=None)).token
+        return (await self._renew(replacing=held, fall_back=False)).token
 
     async def keep_fresh(self) -> None:
         """Renew ahead of time for ever, so that no request waits for it."""
         while True:
-            try:
+            with contextlib.suppress(NoTokenError):  # why not, is logged where it failed
                 await self.get()
-            except NoTokenError as error:
-                log.warning("service_token_missing", reason=str(error))
-            await asyncio.sleep(self._uniform(1.0, 3.0))
+            await asyncio.sleep(self._uniform(1.0, 3.0) if self._held else 0.5)
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
@@ -117,20 +115,20 @@ class ServiceTokens:
                 return True
         return now >= held.renew_at
 
-    async def _renew(self, *, replacing: ServiceToken | None) -> ServiceToken:
+    async def _renew(self, *, replacing: ServiceToken | None, fall_back: bool = True) -> ServiceToken:
         async with self._lock:
             held = self._held
             if held is not None and held is not replacing:
                 return held
             now = self._now()
             if now < self._retry_at:
-                return self._fall_back(held, "the last attempt failed a moment ago")
+                return self._fall_back(held if fall_back else None, "the last attempt failed a moment ago")
             try:
                 self._held = await self._ask()
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
                 self._retry_at = now + self._uniform(*RETRY_SECONDS)
                 log.warning("service_token_renewal_failed", reason=f"{type(error).__name__}: {error}"[:200])
-                return self._fall_back(held, f"auth-billing gave none ({type(error).__name__})")
+                return self._fall_back(held if fall_back else None, f"auth-billing gave none ({type(error).__name__})")
             return self._held
 
     def _fall_back(self, held: ServiceToken | None, why: str) -> ServiceToken:

@@ -8,11 +8,14 @@ not get cheaper by an outage).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from redis.commands.core import AsyncScript
 
 from novacore.common.callers import User
 from novacore.common.log import get_logger
@@ -22,6 +25,7 @@ log = get_logger()
 
 BURST_MIN: Final = 5
 LOCAL_KEYS_MAX: Final = 20_000
+PATIENT_S: Final = 3.0
 REDIS_PAUSE_S: Final = 1.0
 """After a failure Redis is left alone this long: not every request must wait for the time-out."""
 
@@ -86,8 +90,9 @@ class Verdict:
 class Limiter:
     """Asks Redis; counts for itself when Redis is away."""
 
-    def __init__(self, redis: Redis, *, monotonic: Any = time.monotonic) -> None:
+    def __init__(self, redis: Redis, *, patient: Redis | None = None, monotonic: Any = time.monotonic) -> None:
         self._script = redis.register_script(SCRIPT)
+        self._patient = (patient or redis).register_script(SCRIPT)
         self._monotonic = monotonic
         self._local: dict[str, float] = {}
         self._away_until = 0.0
@@ -97,22 +102,28 @@ class Limiter:
     ) -> Verdict:
         """Charge the buckets and look up revocations; `rates` is requests per minute by tier."""
         tier = user.tier if user else ""
+        if fail_closed:  # nothing else may answer, so it is worth waiting for
+            try:
+                async with asyncio.timeout(PATIENT_S):
+                    return _verdict(await self._ask(self._patient, buckets, user, rates))
+            except (RedisError, TimeoutError):
+                return Verdict("closed", tier)
         if self._monotonic() >= self._away_until:
             try:
-                return _verdict(await self._ask(buckets, user, rates))
+                return _verdict(await self._ask(self._script, buckets, user, rates))
             except RedisError as error:
                 self._away_until = self._monotonic() + REDIS_PAUSE_S
                 log.warning("limits_local", reason=type(error).__name__)
-        if fail_closed:
-            return Verdict("closed", tier)
         return self._count(buckets, tier, rates)
 
-    async def _ask(self, buckets: Sequence[Bucket], user: User | None, rates: dict[str, int]) -> list[Any]:
+    async def _ask(
+        self, script: AsyncScript, buckets: Sequence[Bucket], user: User | None, rates: dict[str, int]
+    ) -> list[Any]:
         names = (f"tok:rev:{user.jti}", f"tok:sv:{user.id}", f"tok:tier:{user.id}") if user else ("-", "-", "-")
         # The least tier stands first: an unknown one gets its rate.
         table = ",".join(f"{tier}={rate}" for tier, rate in rates.items())
         arguments: list[str | int] = [user.sv if user else -1, table, user.tier if user else ""]
-        answer: list[Any] = await self._script(
+        answer: list[Any] = await script(
             keys=[*names, *(bucket.key for bucket in buckets)],
             args=[*arguments, *(bucket.per_minute for bucket in buckets)],
         )

@@ -26,6 +26,8 @@ from novacore.common.app import Platform
 from novacore.common.callers import SERVICE_REALM, User, bearer, read_user, refused_token
 from novacore.common.errors import ServiceError, problem
 from novacore.common.keyring import TokenError
+from novacore.common.log import get_logger
+from novacore.common.middleware import CLIENT_LEFT
 from novacore.common.peers import RENEW_CODES
 from novacore.common.tokens import NoTokenError
 from novacore.gateway.circuit import GAUGE, Circuit, RetryBudget
@@ -36,6 +38,9 @@ from novacore.gateway.settings import GatewaySettings
 from novacore_contracts.identity import DEADLINE_HEADER, REQUEST_ID_HEADER, SERVICE_TOKEN_HEADER
 from novacore_contracts.services import BY_NAME
 
+log = get_logger()
+
+HEADER_BYTES_MAX: Final = 16_384
 LOCAL: Final = frozenset({"/health", "/api/status", "/openapi.json"})
 TOKEN_CACHE_S: Final = 30.0
 """A verified token is trusted this long without another look at its signature; revocation is looked up each time."""
@@ -81,6 +86,8 @@ class Inbound:
     started: float = field(default_factory=time.monotonic)
     waited_s: float = 0.0  # for the upstream's first byte
     read_bytes: int = 0
+
+    gone: bool = False  # the client left while it sent its body
 
     @property
     def method(self) -> str:
@@ -132,9 +139,13 @@ class Proxy:
             await self._serve(scope, receive, send, headers)
         except ServiceError as error:
             await problem(error, instance=scope["path"])(scope, receive, send)
+        except ClientLeftError:
+            _note(CLIENT_LEFT)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         path: str = scope["path"]
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES_MAX:
+            raise ServiceError(431, "too_large", "The request headers are too large.")
         raw: bytes = scope.get("raw_path") or path.encode()
         if bad_path(raw):
             raise ServiceError(400, "bad_path", "This spelling of the path is not accepted.")
@@ -226,7 +237,7 @@ class Proxy:
     def _limits(self) -> Limiter:
         if self._limiter is None:
             assert self._platform.cache is not None
-            self._limiter = Limiter(self._platform.cache)
+            self._limiter = Limiter(self._platform.cache, patient=self._platform.redis_blocking)
         return self._limiter
 
     def _challenge(self, error: ServiceError, route: Route) -> ServiceError:
@@ -262,10 +273,7 @@ class Proxy:
             await asyncio.wait({relay, watch} if watch else {relay}, return_when=asyncio.FIRST_COMPLETED)
             if not relay.done():
                 upstream.circuit.abandoned()
-                trail = context.current()
-                if trail is not None:
-                    trail.code = "client_left"
-                return
+                raise ClientLeftError
             relay.result()
         finally:
             for task in (relay, watch):
@@ -277,6 +285,10 @@ class Proxy:
         response = await self._send(request, upstream)
         try:
             await self._answer(request, response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # The head is out: an answer left incomplete is the only way to say so; the server cuts the connection.
+            _note("upstream_down")
+            log.warning("answer_broken_off", reason=type(error).__name__)
         finally:
             response.close()
 
@@ -302,6 +314,7 @@ class Proxy:
                 self._peer_requests.labels(upstream.name, "timeout").inc()
                 raise errors.deadline() from None
             except (aiohttp.ClientError, OSError):
+                _raise_for_body(request)
                 upstream.circuit.failed(connect=False)
                 self._peer_requests.labels(upstream.name, "error").inc()
                 if retried or not self._may_repeat(request) or not self._budget.spend():
@@ -435,17 +448,30 @@ async def _streamed(request: Inbound) -> AsyncIterator[bytes]:
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
+            request.gone = True
             raise ClientLeftError
         chunk = message.get("body", b"")
         request.read_bytes += len(chunk)
-        if request.read_bytes > request.route.body_bytes_max:
-            raise ServiceError(
-                413, "too_large", f"The body may have at most {request.route.body_bytes_max} bytes here."
-            )
+        _raise_for_body(request)
         if chunk:
             yield chunk
         if not message.get("more_body", False):
             return
+
+
+def _raise_for_body(request: Inbound) -> None:
+    """Raise what is wrong with a body that streams: aiohttp reports it as a connection that broke."""
+    limit = request.route.body_bytes_max
+    if request.read_bytes > limit:
+        raise ServiceError(413, "too_large", f"The body may have at most {limit} bytes here.")
+    if request.gone:
+        raise ClientLeftError
+
+
+def _note(code: str) -> None:
+    trail = context.current()
+    if trail is not None:
+        trail.code = code
 
 
 async def _until_gone(receive: Receive) -> None:

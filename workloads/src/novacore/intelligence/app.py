@@ -61,13 +61,14 @@ async def start(platform: Platform[IntelligenceSettings]) -> AsyncIterator[ChatS
             platform.spawn("outbox", relay.run)
             yield service
     finally:
+        pulse.stop()
         await chain.close()
 
 
 def _chain(platform: Platform[IntelligenceSettings], meter: ModelMeter) -> Chain:
-    def key(provider: str) -> str | None:
-        entry = platform.keyrings.credential("providers")
-        value = entry.material.get(provider) if entry else None
+    def key(_provider: str) -> str | None:
+        entry = platform.keyrings.credential("providers")  # read at each call: a new key needs no restart
+        value = entry.material.get("api_key") if entry else None
         return str(value) if value else None
 
     chain = build_chain(platform.settings.llm, models=platform.paths.models, clock=platform.clock, meter=meter, key=key)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
@@ -160,34 +161,33 @@ class RunLogs:
         silent after the run `is_over` (its replica died while Redis was away).
         """
         log_ = self._here.get(run_id)
-        if log_ is not None:
-            async for event in log_.read(after):
+        async with aclosing(log_.read(after) if log_ is not None else self._follow(run_id, after, is_over)) as events:
+            async for event in events:
                 yield event
-            return
+
+    async def _follow(self, run_id: UUID, after: str, is_over: IsOver | None) -> AsyncGenerator[RunEvent]:
         last, silent_s = after or "0-0", 0.0
         while True:
-            try:
-                entries: Any = await self._redis.xrange(stream_key(run_id), min=f"({last}", count=PAGE)
-            except (RedisError, OSError):
-                await asyncio.sleep(1.0)
-                continue
-            silent_s = 0.0 if entries else silent_s + POLL_S
-            for entry_id, fields in entries:
-                last = str(entry_id)
-                entry = from_entry(entry_id, fields)
-                if entry is None:
-                    continue
-                yield entry
-                if entry.name == "end":
+            entries = await self._page(run_id, last)
+            for event in entries:
+                last, silent_s = event.id, 0.0
+                yield event
+                if event.name == "end":
                     return
             if not entries:
                 if await self._nothing_more(run_id, last):
                     return
-                if silent_s > SILENT_S and is_over is not None:
-                    silent_s = 0.0
-                    if await is_over():
-                        return
+                if silent_s > SILENT_S and is_over is not None and await is_over():
+                    return
+                silent_s = silent_s + POLL_S if silent_s <= SILENT_S else 0.0
                 await asyncio.sleep(POLL_S)
+
+    async def _page(self, run_id: UUID, last: str) -> list[RunEvent]:
+        try:
+            entries: Any = await self._redis.xrange(stream_key(run_id), min=f"({last}", count=PAGE)
+        except (RedisError, OSError):
+            return []
+        return [event for entry_id, fields in entries if (event := from_entry(entry_id, fields)) is not None]
 
     async def _nothing_more(self, run_id: UUID, last: str) -> bool:
         """Return whether the stream has expired, or ended at or before `last`."""

@@ -57,10 +57,15 @@ class Pulse:
         self._clock = clock
         self._draining = draining
         self._sweep_from = 0.0
+        self._over = False
+
+    def stop(self) -> None:
+        """Let every loop end at its next turn: on Python 3.11 a cancel may be swallowed inside redis-py."""
+        self._over = True
 
     async def beat(self) -> None:
         """Renew the heartbeat of our runs for ever; learn of cancels and of runs that were taken from us."""
-        while True:
+        while not self._over:
             await asyncio.sleep(self._runs.heartbeat_s)
             try:
                 await self.beat_once()
@@ -82,7 +87,7 @@ class Pulse:
 
     async def sweep(self) -> None:
         """Close silent runs for ever."""
-        while True:
+        while not self._over:
             await asyncio.sleep(self._runs.sweep_s)
             try:
                 if self._clock.monotonic() >= self._sweep_from:
@@ -102,7 +107,7 @@ class Pulse:
 
     async def pay(self) -> None:
         """Do what is owed after ends of runs, for ever."""
-        while True:
+        while not self._over:
             await asyncio.sleep(PAY_S)
             try:
                 await self._followups.pay()
@@ -111,7 +116,7 @@ class Pulse:
 
     async def tidy(self) -> None:
         """Let idle sessions become abandoned, for ever."""
-        while True:
+        while not self._over:
             await asyncio.sleep(TIDY_S)
             try:
                 async with self._db.transaction() as conn:
@@ -122,7 +127,7 @@ class Pulse:
 
     async def measure(self) -> None:
         """Probe the models for ever, so that one that comes late is used and one that goes is seen."""
-        while True:
+        while not self._over:
             await self._chain.measure()
             await asyncio.sleep(MEASURE_S[1] if self._chain.is_up() else MEASURE_S[0])
 

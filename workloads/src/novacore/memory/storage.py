@@ -63,7 +63,7 @@ class Storage:
             await outbox.add(
                 conn,
                 type="usage.adjust",
-                payload={"idempotency_key": key, "user_id": str(user_id), "delta": -size},
+                payload={"idempotency_key": key, "delta": -size},  # the user is the envelope's
                 user_id=user_id,
                 schema="memory",
             )

@@ -39,6 +39,8 @@ SEED_ORDER = tuple(
     for schema in ("auth", "chat", "memory", "policy", "ngs", "distill")
 )
 
+VERIFIER = re.compile(r"SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/]+={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=")
+
 Say = Callable[[str], None]
 
 
@@ -233,7 +235,7 @@ async def _login_role(conn: asyncpg.Connection[Any], role: dict[str, str]) -> No
     name, group, verifier = role["name"], role["member_of"], role["scram"]
     if group not in {f"nova_{schema}" for schema in SCHEMAS} or not re.fullmatch(r"nova_[a-z]+_[ab]", name):
         raise MigrationError(f"roles.json: {name!r} as a member of {group!r} is not a role this release knows")
-    if not verifier.startswith("SCRAM-SHA-256$") or "'" in verifier:
+    if VERIFIER.fullmatch(verifier) is None:  # Postgres would take anything else for a password and hash it
         raise MigrationError(f"roles.json: the entry of {name} carries no SCRAM-SHA-256 verifier")
     if not await conn.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", name):
         await conn.execute(f"CREATE ROLE {_quoted(name)} LOGIN INHERIT PASSWORD '{verifier}'")

@@ -1,10 +1,10 @@
 """The policy document: what it may say, and its canonical bytes. Pure.
 
-A pattern is a list of vocabulary names; it matches where one term of each stands within `window` characters, in any order.
-A term ends in `*` to match every word that begins so. There are no regular expressions: no pattern can be slow.
+A pattern is a list of vocabulary names; it matches where one term of each stands within `window` characters, in any
+order. A term ends in `*` to match every word that begins so. There are no regular expressions: no pattern can be slow.
 `except` phrases are not what they seem ("bath bomb"): their words count for nothing. `allow` names vocabularies of
-contexts of help ("prevent", "hotline"); one of them in the same sentence, before or right behind the match, takes it back,
-unless a term of `asks` ("tell me how") stands between the two.
+contexts of help ("prevent", "hotline"); one of them in the same sentence, before or right behind the match, takes it
+back, unless a term of `asks` ("tell me how") stands between the two.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Thresholds(_Part):
 
 
 class Rule(_Part):
-    """One rule. Its first principle is the one named in answers."""
+    """One rule."""
 
     id: Name
     category: Name
@@ -52,6 +52,11 @@ class Rule(_Part):
     patterns: list[Annotated[list[Name], Field(min_length=1, max_length=4)]] = Field(min_length=1, max_length=40)
     allow: list[Name] = Field(default_factory=list, max_length=10)
     window: int = Field(default=70, ge=5, le=400)
+
+    @property
+    def main_principle(self) -> Principle:
+        """The principle named in answers: the heaviest. (Not the first: jsonb keeps no order of keys.)"""
+        return max(PRINCIPLES, key=lambda principle: self.principles.get(principle, 0.0))
 
 
 class PolicyDocument(_Part):

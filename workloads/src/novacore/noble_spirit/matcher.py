@@ -1,7 +1,7 @@
 """Matching a text against a policy: one Aho-Corasick pass per view, then two pointers per pattern. Linear in the text.
 
-Invariants: MATCH-1 the work grows linearly with the text, whatever the text or the policy. MATCH-2 a rule is found at most
-once per text. MATCH-3 nothing of a pattern or of the text leaves this module but rule ids.
+Invariants: MATCH-1 the work grows linearly with the text, whatever the text or the policy. MATCH-2 a rule is found at
+most once per text. MATCH-3 nothing of a pattern or of the text leaves this module but rule ids.
 """
 
 from __future__ import annotations
@@ -91,11 +91,14 @@ class Matcher:
             for begin, finish in view.loose:
                 for last, (length, owners) in self._loose.iter(view.text[begin:finish]):
                     raw.append((begin + last - length + 1, begin + last + 1, owners))
-            raw.sort()
+        raw.sort()  # overlapping terms end in another order than they begin
+        return self._sorted_out(raw, masked)
+
+    def _sorted_out(self, raw: list[tuple[int, int, tuple[int, ...]]], masked: list[Span]) -> _Hits:
         hits = _Hits()
-        masked_starts = [start for start, _ in masked]
+        starts = [start for start, _ in masked]
         for start, end, owners in raw:
-            if masked and _is_masked(start, end, masked, masked_starts):
+            if masked and _is_masked(start, end, masked, starts):
                 continue
             for owner in owners:
                 if owner == self._end:
@@ -145,7 +148,7 @@ def _breaks(compiled: _Compiled, hits: _Hits) -> bool:
 
 
 def _windows(groups: list[list[Span]], width: int) -> Iterator[Span]:
-    """Yield each span of at most `width` characters that holds a hit of every group: the pointer that stands first moves."""
+    """Yield the spans of at most `width` characters that hold a hit of every group: the foremost pointer moves."""
     at = [0] * len(groups)
     while True:
         current = [group[n] for group, n in zip(groups, at, strict=True)]

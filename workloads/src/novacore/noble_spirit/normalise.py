@@ -1,7 +1,7 @@
 """Text as a reader sees it, whatever it is made of: the matcher reads this and never the raw text. Pure.
 
-NFKC, invisible characters dropped, look-alike letters of other scripts made Latin, marks dropped, folded case, digits and
-signs that stand for letters decoded, letters pulled apart put together again, drawn-out letters shortened.
+NFKC, invisible characters dropped, look-alike letters of other scripts made Latin, marks dropped, folded case, digits
+and signs that stand for letters decoded, letters pulled apart put together again, drawn-out letters shortened.
 Two views come out, because one text can hide words in two ways: `words` splits at every separator ("how-to-make"),
 `joined` deletes separators inside a chunk ("m.a.k.e", "ma-ke"). Everything here is linear in the length of the text.
 """
@@ -31,6 +31,8 @@ _INVISIBLE: Final = (
     (0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF),
     (0xFFA0, 0xFFA0), (0xFFF9, 0xFFFB), (0xE0000, 0xE007F), (0xE0100, 0xE01EF),
+    # marks on letters, after they were taken apart
+    (0x0300, 0x036F), (0x0483, 0x0489), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE20, 0xFE2F),
 )  # fmt: skip
 _LEET: Final = str.maketrans("0134578@$!|€", "oieastbasile")
 _LEET_AS_L: Final = str.maketrans("01345789@$!|€", "oleastbgaslle")
@@ -50,7 +52,8 @@ def _table() -> dict[int, str | None]:
 
 _SEEN_AS: Final = _table()
 _DRAWN_OUT: Final = re.compile(r"([^\W\d_])\1{2,}")  # a run has one way to match: linear
-_APOSTROPHES: Final = str.maketrans("", "", "'\u2019\u2018`\u00b4\u02bc")
+_LETTER_RUN: Final = re.compile(rf"(?: [^\W_]){{{LETTER_RUN_MIN}}} ")  # of fixed length: linear
+_APOSTROPHES: Final = str.maketrans("\u2019\u2018`\u00b4\u02bc", "'''''")
 _EDGES: Final = "\"'.,;:!?()[]{}<>*_~-\u2013\u2014\u201c\u201d\u201e\u00ab\u00bb\u2026/\\#&=^%\u2022"
 _ENDS: Final = frozenset(".!?;\u2026")
 
@@ -89,11 +92,9 @@ def _readable(raw: str) -> str:
     if raw.isascii():
         return raw.lower()
     text = unicodedata.normalize("NFKC", raw).translate(_SEEN_AS).casefold()
-    text = unicodedata.normalize("NFD", text)
     if text.isascii():
         return text
-    text = "".join(c for c in text if unicodedata.category(c) != "Mn")
-    return text.translate(_SEEN_AS)
+    return unicodedata.normalize("NFD", text).translate(_SEEN_AS)
 
 
 def _words(text: str) -> tuple[list[str], bool]:
@@ -106,7 +107,7 @@ def _words(text: str) -> tuple[list[str], bool]:
             continue
         core = chunk.strip(_EDGES)
         ends = not _ENDS.isdisjoint(chunk[len(chunk.rstrip(_EDGES)) :])
-        inner = core.translate(_APOSTROPHES)
+        inner = _without_apostrophe(core)
         if inner.isalpha():
             words.append(inner)
         elif inner:
@@ -124,7 +125,7 @@ def _joined(text: str, leet: dict[int, int]) -> list[str]:
         if chunk.isalpha():
             words.append(chunk)
             continue
-        core = chunk.strip(_EDGES).translate(_APOSTROPHES)
+        core = _without_apostrophe(chunk.strip(_EDGES))
         if any(c.isalpha() for c in core):
             core = core.translate(leet)
         word = "".join(c for c in core if c.isalnum())
@@ -133,6 +134,12 @@ def _joined(text: str, leet: dict[int, int]) -> list[str]:
         if not _ENDS.isdisjoint(chunk[len(chunk.rstrip(_EDGES)) :]):
             words.append(SENTENCE_END)
     return words
+
+
+def _without_apostrophe(word: str) -> str:
+    """Return `dont` for don't and `friend` for friend's."""
+    word = word.translate(_APOSTROPHES)
+    return word.removesuffix("'s").replace("'", "")
 
 
 def _pieces(chunk: str) -> list[str]:
@@ -145,8 +152,9 @@ def _is_mixed(word: str) -> bool:
 
 
 def _view(words: list[str]) -> View:
-    if sum(len(word) == 1 for word in words) < LETTER_RUN_MIN:
-        return View(f" {' '.join(words)} ")
+    text = f" {' '.join(words)} "
+    if _LETTER_RUN.search(text.replace(f" {SENTENCE_END}", "")) is None:
+        return View(text)
     out: list[str] = []
     runs: list[int] = []
     letters: list[str] = []

@@ -1,0 +1,272 @@
+"""Tables over all objects of an installation."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from novacore_contracts.services import BY_NAME, INTERNAL_PORT, SERVICES
+from novacore_operator.build.installation import build_installation
+from novacore_operator.build.network_policy import callers
+from novacore_operator.plan import contents_of, setting_of
+from novacore_operator.rotation import mint
+from novacore_operator.state import Manifest, names, ref_of
+from tests.unit.operator.make import ADMIN, NOW, Chance, World, make_material, make_nova
+
+
+def build(world: World | None = None, **spec: Any) -> dict[tuple[str, str], Manifest]:
+    """Return all objects by kind and name."""
+    seen = (world or World()).seen()
+    nova = make_nova(**spec)
+    material = mint.complete(make_material(), setting_of(nova, seen), now=NOW, entropy=Chance("x"))
+    objects = build_installation(nova, seen, contents_of(nova, seen, material))
+    return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in objects}
+
+
+def templates(objects: dict[tuple[str, str], Manifest]) -> dict[str, dict[str, Any]]:
+    """Return every pod template by its owner's name."""
+    return {
+        name: manifest["spec"]["template"]
+        for (kind, name), manifest in objects.items()
+        if kind in ("Deployment", "StatefulSet", "Job")
+    }
+
+
+PODS = templates(build())
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_pods_meet_pod_security_restricted(pod: dict[str, Any]) -> None:
+    spec = pod["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+    allowed = {"configMap", "secret", "emptyDir", "projected", "persistentVolumeClaim"}
+    assert all(volume.keys() - {"name"} <= allowed for volume in spec["volumes"])
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_no_environment_variable_holds_a_secret(pod: dict[str, Any]) -> None:
+    assert not any("env" in container or "envFrom" in container for container in pod["spec"]["containers"])
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_secrets_are_directories_read_by_the_group_only(pod: dict[str, Any]) -> None:
+    for volume in pod["spec"]["volumes"]:
+        if "secret" in volume:
+            assert volume["secret"]["defaultMode"] == 0o440
+    for container in pod["spec"]["containers"]:
+        assert not any("subPath" in mount for mount in container["volumeMounts"])
+
+
+def test_private_keys_are_mounted_by_their_one_reader() -> None:
+    readers: dict[str, set[str]] = {}
+    for owner, pod in PODS.items():
+        for volume in pod["spec"]["volumes"]:
+            if "secret" in volume:
+                readers.setdefault(volume["secret"]["secretName"], set()).add(owner)
+    assert readers[names.SERVICE_JWT_PRIVATE] == readers[names.USER_JWT_PRIVATE] == {"novacore-auth-billing"}
+    assert readers[names.POLICY_PRIVATE] == {"novacore-noble-spirit"}
+    assert names.CA_PRIVATE not in readers
+    assert readers[names.KEYSET] == {service.full_name for service in SERVICES}
+    for service in SERVICES:
+        assert readers[names.creds(service.name)] == {service.full_name}
+
+
+def test_only_auth_billing_can_reach_the_api_server() -> None:
+    holders = {
+        owner
+        for owner, pod in PODS.items()
+        for volume in pod["spec"]["volumes"]
+        for source in volume.get("projected", {}).get("sources", ())
+        if "serviceAccountToken" in source and "audience" not in source["serviceAccountToken"]
+    }
+    assert holders == {"novacore-auth-billing"}
+
+
+def test_public_service_carries_the_service_port_only() -> None:
+    service = build(expose={"type": "NodePort"})["Service", "novacore-gateway-public"]
+    assert [port["name"] for port in service["spec"]["ports"]] == ["http"]
+    assert service["spec"]["ports"][0]["nodePort"] == 30500
+
+
+def test_cluster_ip_has_no_node_port() -> None:
+    service = build()["Service", "novacore-gateway-public"]
+    assert service["spec"]["type"] == "ClusterIP"
+    assert "nodePort" not in service["spec"]["ports"][0]
+
+
+def test_workers_have_the_internal_port_only() -> None:
+    ports = build()["Service", "novacore-reflection-worker"]["spec"]["ports"]
+    assert [(port["name"], port["port"]) for port in ports] == [("internal", INTERNAL_PORT)]
+
+
+@pytest.mark.parametrize(("replicas", "exists"), [(0, False), (1, False), (2, True), (5, True)])
+def test_a_budget_stands_only_over_two_pods_or_more(replicas: int, exists: bool) -> None:
+    objects = build(services={"memory": {"replicas": replicas}})
+    assert (("PodDisruptionBudget", "novacore-memory") in objects) is exists
+
+
+def test_production_runs_two_of_each_but_the_scheduled_worker() -> None:
+    objects = build(profile="Production")
+    found = {service.name: objects["Deployment", service.full_name]["spec"]["replicas"] for service in SERVICES}
+    assert found == {service.name: 1 if service.name == "distillation-worker" else 2 for service in SERVICES}
+
+
+def test_selectors_do_not_change_with_the_release_or_the_resource() -> None:
+    def selectors(objects: dict[tuple[str, str], Manifest]) -> list[Any]:
+        return [manifest["spec"]["selector"] for (kind, _), manifest in objects.items() if kind == "Deployment"]
+
+    assert selectors(build()) == selectors(build(profile="Production", image={"tag": "next"}))
+    assert all(
+        set(s["matchLabels"]) == {"app.kubernetes.io/name", "app.kubernetes.io/component"} for s in selectors(build())
+    )
+
+
+def test_a_setting_restarts_only_the_service_that_reads_it() -> None:
+    before, after = templates(build()), templates(build(limits={"authPerMinute": 99}))
+    assert [name for name in before if before[name] != after[name]] == ["novacore-gateway"]
+
+
+def test_settings_hold_what_the_spec_says() -> None:
+    objects = build(
+        models={"llm": {"provider": "echo", "echo": {"delayMs": 1, "tokens": 4}}, "embeddings": {"provider": "hash"}},
+        tiers={"freeTrial": {"tokensPerDay": 7, "memoryGiB": 2}},
+    )
+
+    def settings(service: str) -> Any:
+        return yaml.safe_load(objects["ConfigMap", f"novacore-{service}-settings"]["data"]["settings.yaml"])
+
+    assert settings("intelligence")["llm"] == {
+        "provider": "echo",
+        "max_tokens": 2000,
+        "timeout_seconds": 120,
+        "echo": {"delay_ms": 1, "tokens": 4},
+    }
+    assert settings("memory")["embeddings"] == {"provider": "hash"}
+    assert settings("auth-billing")["tiers"]["free_trial"]["llm_tokens_per_day"] == 7
+    assert settings("auth-billing")["tiers"]["free_trial"]["memory_storage_bytes"] == 2 << 30
+    assert settings("auth-billing")["tiers"]["pro"]["memory_storage_bytes"] == -1
+    assert settings("gateway")["limits"]["auth_per_minute"] == 10
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({}, "novacore/workloads:0.1.0"),
+        ({"tag": "dev-1"}, "novacore/workloads:dev-1"),
+        ({"repository": "registry.example.org/w"}, "registry.example.org/w:0.1.0"),
+        ({"digest": "sha256:" + "a" * 64}, "novacore/workloads@sha256:" + "a" * 64),
+    ],
+)
+def test_image_is_by_digest_then_tag_then_release(image: dict[str, str], expected: str) -> None:
+    deployment = build(image=image)["Deployment", "novacore-gateway"]
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == expected
+
+
+def test_network_policies_open_the_paths_of_the_contracts() -> None:
+    objects = build()
+    for service in SERVICES:
+        policy = objects["NetworkPolicy", service.full_name]["spec"]
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        peers = {
+            peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+            for rule in policy["ingress"]
+            for peer in rule.get("from", ())
+            if "namespaceSelector" not in peer
+        }
+        assert peers == set(callers(service))
+        targets = {
+            peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+            for rule in policy["egress"]
+            for peer in rule.get("to", ())
+        }
+        stores = ({"postgres"} if service.schema else set()) | ({"redis"} if service.redis else set())
+        assert targets == set(service.peers) | stores
+
+
+def test_only_the_gateway_lets_anybody_in() -> None:
+    doors = {
+        name
+        for (kind, name), manifest in build().items()
+        if kind == "NetworkPolicy" and any("from" not in rule for rule in manifest["spec"].get("ingress", ()))
+    }
+    assert doors == {"novacore-gateway"}
+
+
+def test_network_policies_can_be_switched_off() -> None:
+    assert not [key for key in build(networkPolicy={"enabled": False}) if key[0] == "NetworkPolicy"]
+
+
+def test_retained_data_has_no_owner_and_the_rest_has() -> None:
+    owned = {key: "ownerReferences" in manifest["metadata"] for key, manifest in build().items()}
+    free = {name for (kind, name), yes in owned.items() if not yes and kind == "Secret"}
+    assert free == names.DATA_SECRETS | {names.root_secret("test")}
+    assert all(yes for (kind, _), yes in owned.items() if kind not in ("Secret", "PersistentVolumeClaim"))
+
+
+def test_with_reclaim_delete_secrets_go_with_the_resource() -> None:
+    objects = build(postgres={"storage": {"reclaim": "Delete"}})
+    assert "ownerReferences" in objects["Secret", names.POSTGRES_ADMIN]["metadata"]
+    policy = objects["StatefulSet", "novacore-postgres"]["spec"]["persistentVolumeClaimRetentionPolicy"]
+    assert policy == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+
+
+def test_root_key_lies_in_the_operators_namespace() -> None:
+    assert ref_of(build()["Secret", names.root_secret("test")]).namespace == "novacore-system"
+
+
+def test_postgres_cache_follows_the_memory_limit() -> None:
+    objects = build(postgres={"resources": {"limits": {"memory": "2Gi"}}})
+    assert "shared_buffers = 512MB" in objects["ConfigMap", names.POSTGRES_CONFIG]["data"]["postgresql.conf"]
+
+
+def test_postgres_takes_no_connection_without_tls() -> None:
+    rules = build()["ConfigMap", names.POSTGRES_CONFIG]["data"]["pg_hba.conf"].splitlines()
+    assert {rule.split()[0] for rule in rules if rule and not rule.startswith("#")} == {"local", "hostssl"}
+
+
+def test_redis_knows_one_user_per_service_and_no_default() -> None:
+    acl = build()["ConfigMap", names.REDIS_CONFIG]["data"]["users.acl"].splitlines()
+    users = {line.split()[1]: line for line in acl}
+    assert users.keys() == {"default", "probe", *(service.name for service in SERVICES if service.redis)}
+    assert " off " in users["default"]
+    assert users["probe"].endswith("-@all +ping")
+    assert "nopass" not in users["memory"]
+
+
+def test_external_postgres_replaces_ours() -> None:
+    world = World()
+    world.grant("pg", **ADMIN)
+    objects = build(world, postgres={"mode": "External", "external": {"adminSecretRef": {"name": "pg"}}})
+    assert ("StatefulSet", "novacore-postgres") not in objects
+    assert ("Secret", names.POSTGRES_ADMIN) not in objects
+    admin = json.loads(base64.b64decode(objects["Secret", names.MIGRATE_CREDS]["data"]["admin.json"]))
+    assert (admin["host"], admin["port"], admin["database"]) == ("db.example.org", 5433, "nova")
+    assert objects["ConfigMap", names.CA]["data"]["ca.crt"].count("BEGIN CERTIFICATE") == 2
+
+
+def test_the_job_has_another_name_when_it_would_do_something_else() -> None:
+    def job(**spec: Any) -> str:
+        return next(name for kind, name in build(**spec) if kind == "Job")
+
+    assert job() == job()
+    assert len({job(), job(image={"tag": "x"}), job(image={"pullPolicy": "Always"})}) == 3
+
+
+def test_names_are_fixed_whatever_the_resource_is_called() -> None:
+    assert ("Deployment", "novacore-memory") in build()
+    assert {BY_NAME[service.name].full_name for service in SERVICES} == {
+        name for kind, name in build() if kind == "Deployment"
+    }

@@ -1,0 +1,59 @@
+"""May the operator act? A table from a situation to a reason."""
+
+from typing import Any
+
+import pytest
+
+from novacore_operator.policies import first
+from novacore_operator.policies.admission import MAY_ACT
+from novacore_operator.reasons import Reason
+from novacore_operator.state import Referenced
+from tests.unit.operator.make import ADMIN, World, make_nova
+
+EXTERNAL: dict[str, Any] = {"postgres": {"mode": "External", "external": {"adminSecretRef": {"name": "pg"}}}}
+OPENAI: dict[str, Any] = {
+    "models": {
+        "llm": {
+            "provider": "openai",
+            "model": "m",
+            "baseURL": "https://models.example.org",
+            "apiKeySecretRef": {"name": "key"},
+        }
+    }
+}
+
+
+def situation(*, siblings: tuple[tuple[str, str], ...] = (), **secrets: dict[str, bytes] | None) -> World:
+    """Return a world with siblings and Secrets; a Secret given as None may not be read."""
+    world = World()
+    world.siblings = siblings
+    for name, data in secrets.items():
+        if data is None:
+            world.referenced[name] = Referenced(name, None, forbidden=True)
+        else:
+            world.grant(name, **data)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("spec", "world", "reason", "told"),
+    [
+        ({}, situation(), None, ""),
+        ({"version": "9.9.9"}, situation(), Reason.VERSION_UNKNOWN, "0.1.0"),
+        ({}, situation(siblings=(("2026-03-01T10:00:00Z", "old"),)), Reason.NAMESPACE_TAKEN, "old"),
+        ({}, situation(siblings=(("2026-03-01T11:00:01Z", "young"),)), None, ""),
+        ({}, situation(siblings=(("2026-03-01T11:00:00Z", "a"),)), Reason.NAMESPACE_TAKEN, "a"),
+        ({}, situation(siblings=(("2026-03-01T11:00:00Z", "z"),)), None, ""),
+        (EXTERNAL, situation(), Reason.SECRET_MISSING, "host, port, user, password, database, ca"),
+        (EXTERNAL, situation(pg=None), Reason.SECRET_NOT_GRANTED, "referencedSecrets"),
+        (EXTERNAL, situation(pg={**ADMIN, "ca": b""}), Reason.SECRET_MISSING, "lacks ca"),
+        (EXTERNAL, situation(pg={**ADMIN, "port": b"x"}), Reason.SECRET_MISSING, "port"),
+        (EXTERNAL, situation(pg=ADMIN), None, ""),
+        (OPENAI, situation(), Reason.SECRET_MISSING, "apiKey"),
+        (OPENAI, situation(key={"apiKey": b"sk"}), None, ""),
+    ],
+)
+def test_first_fault_is_named(spec: dict[str, Any], world: World, reason: Reason | None, told: str) -> None:
+    finding = first(MAY_ACT, make_nova(**spec), world.seen())
+    assert (finding.reason if finding else None) is reason
+    assert told in (finding.message if finding else "")
