@@ -175,6 +175,8 @@ def images(wanted: str, only: str, stages: Stages) -> None:
 def down(name: str) -> None:
     """Delete the cluster; stop the engine if we started it and no other kind cluster uses it."""
     with exclusive():
+        if engine.killed():
+            engine.ensure()  # what ran in containers runs on without its engine, and only an engine can end it
         if engine.answers():
             if kind.exists(name):
                 kind.delete(name)
@@ -183,8 +185,6 @@ def down(name: str) -> None:
             if others and engine.ours():
                 say(f"the Docker engine goes on: {', '.join(others)} still use it")
                 return
-        elif kubeconfig(name).exists():
-            say(f"no Docker engine runs; if cluster {name} comes back with it, run this again")
         engine.stop()
     say("nothing of ours is running")
 
@@ -192,6 +192,8 @@ def down(name: str) -> None:
 def clean() -> None:
     """Remove our clusters, everything built here, and `.tools/`. What Docker pulled is left: others may use it."""
     with exclusive():
+        if engine.killed():
+            engine.ensure()
         if engine.answers():
             for name in kind.names():
                 if kubeconfig(name).exists():

@@ -38,6 +38,11 @@ def ours() -> bool:
     return _is_dockerd(_read_pid(ENGINE_PID))
 
 
+def killed() -> bool:
+    """Return whether the engine we started ended without `stop`: its pid file is there and its process is not."""
+    return ENGINE_PID.exists() and not ours() and not answers()
+
+
 def cgroup_v1() -> bool:
     """Return whether containers run on cgroup v1; asked of the engine, whose machine may not be this one (a Mac)."""
     return run([docker(), "info", "--format", "{{.CgroupVersion}}"]).strip() == "1"

@@ -140,13 +140,14 @@ def delete(name: str) -> None:
         run([engine.docker(), "rm", "--force", "--volumes", *listed])
     kubeconfig(name).unlink(missing_ok=True)
     loaded(name).unlink(missing_ok=True)
+    _config_file(name).unlink(missing_ok=True)
 
 
 def _create(name: str, port: int, path: ClusterPath, cgroup_v1: bool, node_image: str) -> None:
     audit = STATE / "audit"
     audit.mkdir(parents=True, exist_ok=True)
     (audit / "policy.yaml").write_text(AUDIT_POLICY)
-    file = STATE / f"kind-{name}.json"
+    file = _config_file(name)
     file.write_text(config(port=port, path=path, cgroup_v1=cgroup_v1, audit_directory=audit))
     command: list[str | Path] = [
         BIN / "kind",
@@ -200,6 +201,10 @@ def _mapped_port(name: str) -> int | None:
     bindings = json.loads(run([engine.docker(), "inspect", "-f", form, _node(name)]))
     mapped = bindings.get(f"{GATEWAY_NODE_PORT}/tcp") or []
     return int(mapped[0]["HostPort"]) if mapped else None
+
+
+def _config_file(name: str) -> Path:
+    return STATE / f"kind-{name}.json"
 
 
 def _node(name: str) -> str:

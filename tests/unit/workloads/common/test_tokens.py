@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -40,8 +41,8 @@ class Answer:
     async def __aexit__(self, *_):
         return None
 
-    async def json(self, **_):
-        return self._body
+    async def read(self):
+        return self._body if isinstance(self._body, bytes) else json.dumps(self._body).encode()
 
 
 class Session:
@@ -50,12 +51,15 @@ class Session:
     def __init__(self):
         self.asked = []
         self.down = False
+        self.refusal = None  # an Answer given instead of a token
         self.key = KEYS.active["serviceJwt"]
 
-    def post(self, url, *, json, headers, timeout):
-        self.asked.append((url, json, headers))
+    def post(self, url, **request):
+        self.asked.append((url, request["json"], request["headers"]))
         if self.down:
             raise aiohttp.ClientConnectionError("refused")
+        if self.refusal is not None:
+            return self.refusal
         token = KEYS.service_token("memory", key=self.key)
         return Answer(200, {"token": token, "expires_in": 1000, "generation": 1})
 
@@ -95,6 +99,18 @@ async def test_asks_with_the_projected_token_and_its_generation(tokens, session)
     assert url == "http://auth:9090/internal/token"
     assert body == {"min_generation": 1}
     assert headers == {"Authorization": "Bearer projected"}
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"<html>", b'{"code": "keyset_behind"}'])
+async def test_a_refusal_with_any_body_or_none_is_tried_again(tokens, session, clock, body):
+    """Seen in a cluster: an empty body ended the renewing loop, which then rested for a minute."""
+    session.refusal = Answer(503, body)
+    with pytest.raises(NoTokenError):
+        await tokens.get()
+
+    session.refusal = None
+    clock.at += timedelta(seconds=30)
+    assert await tokens.get()
 
 
 @pytest.mark.invariant("TOKEN-1")

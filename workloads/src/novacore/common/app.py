@@ -129,12 +129,12 @@ class Platform(Generic[S]):
             self._add_checks()
             await stack.enter_async_context(self._supervisor)
             self.spawn("keyset", self.keyrings.watch)
-            self.spawn("checks", self.readiness.keep_measured)
             self.spawn("loop_lag", self.readiness.tick)
             if self.db is not None:
                 with contextlib.suppress(Exception):  # Postgres may come later: the loop goes on trying
                     await self.db.connect()
                 self.spawn("database", self.db.keep_connected)
+            self.spawn("checks", self.readiness.keep_measured)
             if self.tokens is not None:
                 self.spawn("service_token", self.tokens.keep_fresh)
             if self.spec.port is None:

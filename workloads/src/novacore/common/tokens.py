@@ -145,15 +145,25 @@ class ServiceTokens:
             headers={"Authorization": f"Bearer {bootstrap.strip()}"},
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
         ) as response:
-            answer: dict[str, Any] = await response.json(content_type=None)
+            # Whatever stands between us may answer too, with any body or none.
+            raw = await response.read()
             if response.status != 200:
-                raise ValueError(f"status {response.status} {str(answer.get('code', ''))[:40]}")
+                raise ValueError(f"status {response.status} {_code_of(raw)}")
+            answer: dict[str, Any] = json.loads(raw)
         now = self._now()
         lifetime = float(answer["expires_in"])
         renew_in = lifetime * RENEW_AT * (1 - self._uniform(0, JITTER))
         token = str(answer["token"])
         log.info("service_token_renewed", kid=kid_of(token), expires_in=int(lifetime))
         return ServiceToken(token=token, kid=kid_of(token), renew_at=now + renew_in, expires_at=now + lifetime)
+
+
+def _code_of(raw: bytes) -> str:
+    """Return the `code` of a problem document, or nothing when the body is something else."""
+    try:
+        return str(json.loads(raw)["code"])[:40]
+    except (ValueError, KeyError, TypeError):
+        return "without a problem document"
 
 
 def kid_of(token: str) -> str:

@@ -36,6 +36,8 @@ IsOver = Callable[[], Awaitable[bool]]
 POLL_S = 0.1
 """How often a reader on another replica looks. No blocking read: hundreds of readers would hold a connection each."""
 PAGE = 200
+WRITERS_MAX = 32
+"""Runs that write at the same moment; half of the client's connections, the other half is for readers."""
 SILENT_S = 5.0
 """Silence after which a reader asks whether the run is over."""
 CLOSE_TRIES = 5
@@ -44,10 +46,11 @@ CLOSE_TRIES = 5
 class RunLog:
     """The events of one run that is generated here."""
 
-    def __init__(self, run_id: UUID, redis: Redis, *, start_ms: int) -> None:
+    def __init__(self, run_id: UUID, redis: Redis, *, start_ms: int, writers: asyncio.Semaphore) -> None:
         self._key = stream_key(run_id)
         self._redis = redis
         self._start_ms = start_ms
+        self._writers = writers
         self._events: list[RunEvent] = []
         self._taken = 0  # how many of them Redis has
         self._changed = asyncio.Condition()
@@ -106,7 +109,8 @@ class RunLog:
             pipe.xadd(self._key, event.fields(), id=event.id, maxlen=STREAM_LENGTH, approximate=True)
         pipe.expire(self._key, KEEP_SECONDS if missing[-1].name == "end" else LIVE_SECONDS)
         try:
-            answers = await pipe.execute(raise_on_error=False)
+            async with self._writers:
+                answers = await pipe.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
             log.warning("run_log_delayed", reason=type(error).__name__)
             return
@@ -124,11 +128,12 @@ class RunLogs:
         self._redis = redis
         self._clock = clock
         self._here: dict[UUID, RunLog] = {}
+        self._writers = asyncio.Semaphore(WRITERS_MAX)
 
     def open(self, run_id: UUID) -> RunLog:
         """Start the log of a run that is generated here."""
         start_ms = int(self._clock.now().timestamp() * 1000)
-        log_ = self._here[run_id] = RunLog(run_id, self._redis, start_ms=start_ms)
+        log_ = self._here[run_id] = RunLog(run_id, self._redis, start_ms=start_ms, writers=self._writers)
         return log_
 
     def close(self, run_id: UUID) -> None:

@@ -48,13 +48,12 @@ class LlmSettings(ProviderSettings):
 class Budgets(Section):
     """How long a peer may take, in milliseconds.
 
-    The contract's figures are context 300, policy 150, reserve 250. Context keeps its figure: a late answer is
-    left out and counted, the chat goes on. Policy and reserve fail closed, so a late answer is a lost chat.
-    Measured over 60 chats with the real peers on 2 cores at a load average of 55 (p50, p95, longest): policy
-    12, 110, 220; reserve 25, 195, 209; context 54, 245, 376. So 150 and 250 lose chats on a machine that busy,
-    and the defaults leave an order of magnitude;
-    an installation with cores to spare sets the contract's figures. What the calls take there is
-    `http_client_request_duration_seconds{peer}`.
+    The contract's figures are context 300, policy 150, reserve 250. Context keeps its figure: a late answer is left
+    out and counted, the chat goes on. Policy and reserve fail closed, so a late answer is a lost chat. Measured over
+    60 chats with the real peers on 2 cores at a load average of 55 (p50, p95, longest): policy 12, 110, 220; reserve
+    25, 195, 209; context 54, 245, 376. So 150 and 250 lose chats on a machine that busy, and the defaults leave an
+    order of magnitude; an installation with cores to spare sets the contract's figures. What the calls take there is
+    in `http_client_request_duration_seconds{peer}`.
     """
 
     context_ms: int = Field(default=300, ge=10, le=60_000)
