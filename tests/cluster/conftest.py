@@ -18,6 +18,7 @@ from tests.cluster.kube import Kube, KubectlError, condition, until
 NAMESPACE = "novacore"
 SYSTEM = "novacore-system"
 ROOT = Path(__file__).resolve().parents[2]
+VALUES = Path(__file__).with_name("values.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -36,23 +37,9 @@ def url() -> str:
 def deploy(kind_cluster: Any) -> Any:
     """Return a function that installs or upgrades both charts with Helm, exactly as `make up` does."""
 
-    def run(*extra: str) -> None:
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "hack.demo",
-                "deploy",
-                "--name",
-                kind_cluster.name,
-                "--namespace",
-                NAMESPACE,
-                *extra,
-            ],
-            cwd=ROOT,
-            check=True,
-            timeout=600,
-        )
+    def run() -> None:
+        cluster = ["--name", kind_cluster.name, "--namespace", NAMESPACE, "--values", str(VALUES)]
+        subprocess.run([sys.executable, "-m", "hack.demo", "deploy", *cluster], cwd=ROOT, check=True, timeout=600)
 
     return run
 

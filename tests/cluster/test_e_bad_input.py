@@ -22,9 +22,9 @@ def nova(namespace: str, name: str = "novacore", **spec: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ({"services": {"gatway": {"replicas": 1}}}, "gatway"),
-        ({"services": {"gateway": {"replicas": -1}}}, "spec.services.gateway.replicas"),
-        ({"postgres": {"mode": "External"}}, "spec.postgres.external.adminSecretRef"),
+        ({"services": {"gatway": {"replicas": 1}}}, "has a service that does not exist"),
+        ({"services": {"gateway": {"replicas": -1}}}, "replicas must be 0 or more"),
+        ({"postgres": {"mode": "External"}}, "postgres.external.adminSecretRef.name"),
         ({"version": "latest"}, "spec.version"),
         ({"profile": "Fast"}, "spec.profile"),
         ({"models": {"llm": {"provider": "openai"}}}, "baseURL"),
