@@ -8,7 +8,7 @@ from tests.cluster.client import PlatformUser
 from tests.cluster.conftest import ready
 from tests.cluster.kube import Kube, until
 
-KEPT = ("novacore-postgres-admin", "novacore-ca-private", "novacore-policy-private")
+KEPT = ("novacore-postgres-admin", "novacore-policy-private")
 
 
 def test_delete_and_apply_again_keeps_the_data(
