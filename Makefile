@@ -82,7 +82,7 @@ lint: $(UV) ## Format, lint, types, layers, drift of generated files
 .PHONY: test-unit
 test-unit: $(UV) ## Unit tests, no cluster, no server, under a minute (K=quota selects)
 	@$(CLUSTER) tools
-	@$(RUN) pytest tests/unit $(if $(K),-k "$(K)")
+	@$(RUN) pytest tests/unit -n 2 --dist worksteal $(if $(K),-k "$(K)")
 
 .PHONY: test-contract
 test-contract: $(UV) ## The committed OpenAPI files are what the services serve

@@ -36,11 +36,11 @@ def files(root: Path) -> dict[Path, str]:
 
 
 def promises(root: Path) -> dict[str, tuple[str, str]]:
-    """Return id -> (sentence, file) from the module docstrings of the sources."""
+    """Return id -> (sentence, file) from the module docstrings and SQL comments of the sources."""
     found: dict[str, tuple[str, str]] = {}
     for folder in SOURCES:
-        for file in sorted((root / folder).rglob("*.py")):
-            doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        for file in sorted([*(root / folder).rglob("*.py"), *(root / folder).rglob("*.sql")]):
+            doc = _doc(file)
             for name, text in STATEMENT.findall(doc):
                 if ID.fullmatch(name):
                     sentence = " ".join(text.split()).rstrip(";. ")
@@ -64,6 +64,16 @@ def proven(root: Path) -> dict[str, list[str]]:
             for name in sorted(set(ID.findall(words))):
                 found.setdefault(name, []).append(f"{file.relative_to(root / 'tests')}::{label}")
     return found
+
+
+def _doc(file: Path) -> str:
+    """Return a Python module's docstring, or the comments of an SQL file."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".sql":
+        return "\n".join(
+            line.strip().lstrip("-").strip() for line in text.splitlines() if line.strip().startswith("--")
+        )
+    return ast.get_docstring(ast.parse(text)) or ""
 
 
 def _order(name: str) -> tuple[str, int]:
