@@ -80,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     for verb in ("up", "down", "load"):
         ready[verb].add_argument("--name", default="novacore", type=_name, help="name of the cluster (%(default)s)")
     ready["up"].add_argument("--port", default=5000, type=int, help="loopback port of the gateway (%(default)s)")
+    ready["up"].add_argument(
+        "--replace", action="store_true", help="make a cluster anew that stays silent; its data is lost (for tests)"
+    )
     for verb in ("up", "images"):
         ready[verb].add_argument(
             "--path", default="auto", choices=["auto", "stock", "bare"], help="how to get images (default: find out)"
@@ -108,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(arguments: argparse.Namespace, stages: Stages) -> int:
     verbs: dict[str, Callable[[], object]] = {
-        "up": lambda: up(name=arguments.name, port=arguments.port, wanted=arguments.path, stages=stages),
+        "up": lambda: _up(arguments, stages),
         "down": lambda: down(arguments.name),
         "images": lambda: images(arguments.path, arguments.only, stages),
         "load": lambda: load.load(arguments.name, product.built(), stages),
@@ -139,7 +142,17 @@ def settle(wanted: str, stages: Stages) -> tuple[ClusterPath, Host]:
     return path, facts
 
 
-def up(*, name: str, port: int, wanted: str, stages: Stages) -> ClusterPath:
+def _up(arguments: argparse.Namespace, stages: Stages) -> None:
+    up(
+        name=arguments.name,
+        port=arguments.port,
+        wanted=arguments.path,
+        stages=stages,
+        replace=arguments.replace,
+    )
+
+
+def up(*, name: str, port: int, wanted: str, stages: Stages, replace: bool = False) -> ClusterPath:
     """Cluster up; returns the path taken."""
     path, facts = settle(wanted, stages)
     with exclusive():
@@ -147,6 +160,7 @@ def up(*, name: str, port: int, wanted: str, stages: Stages) -> ClusterPath:
         tools.ensure(stages)
         kind.ensure(
             name=name,
+            replace=replace,
             port=port,
             path=path,
             cgroup_v1=facts.cgroup_v1,

@@ -85,9 +85,18 @@ apiServer:
 
 
 def ensure(
-    *, name: str, port: int, path: ClusterPath, cgroup_v1: bool, node_image: Callable[[], str], stages: Stages
+    *,
+    name: str,
+    port: int,
+    path: ClusterPath,
+    cgroup_v1: bool,
+    node_image: Callable[[], str],
+    stages: Stages,
+    replace: bool = False,
 ) -> None:
-    """Make the cluster exist and answer. A stopped node is started; one that stays silent is made anew.
+    """Make the cluster exist and answer. A stopped node is started; one that stays silent is a Problem.
+
+    With `replace` a silent cluster is made anew, its data lost: for clusters of tests.
 
     `node_image` builds or names the image, and is called only when a node must be made.
     """
@@ -104,6 +113,11 @@ def ensure(
         with stages.stage(f"waiting for the node of cluster {name} to come back"):
             if _wait(name):
                 return
+        if not replace:
+            raise Problem(
+                f"the API server of cluster {name} stays silent",
+                f"try again, or make it anew, which loses its data: make down NAME={name} && make up NAME={name}",
+            )
         say(f"           the API server of cluster {name} stays silent: making the cluster anew")
         delete(name)
     image = node_image()

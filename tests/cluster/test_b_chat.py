@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 
 import httpx
+import yaml
 
 from tests.cluster.client import PlatformUser
 from tests.cluster.kube import Kube, until
+
+CONTENT = Path(__file__).resolve().parents[2] / "workloads/src/novacore/ngs_curriculum/content"
 
 
 def test_the_eight_documented_calls_work(url: str, platform: str) -> None:
@@ -96,7 +100,7 @@ def test_a_reflection_follows_and_stays_hidden(kube: Kube, user: PlatformUser, p
 
 def test_distillation_runs_at_once_by_command(kube: Kube, user: PlatformUser, platform: str) -> None:
     out = kube.exec("deploy/novacore-distillation-worker", platform, "novacore", "distill", "--now", timeout_s=120)
-    assert out.strip(), "the command says what it did"
+    assert json.loads(out)["result"] == "ok", out
 
 
 def test_mcp_is_refused_to_a_free_user(user: PlatformUser) -> None:
@@ -107,12 +111,15 @@ def test_mcp_is_refused_to_a_free_user(user: PlatformUser) -> None:
 
 def test_a_lesson_gives_xp_once(user: PlatformUser) -> None:
     lesson = user.get("/api/ngs/levels/1/lessons").json()[0]
+    level = yaml.safe_load((CONTENT / "01-awakeners.yaml").read_text())
+    answers = {question["id"]: question["answer"] for question in level["lessons"][0]["quiz"]}
     path = f"/api/ngs/lessons/{lesson['id']}/complete"
-    answer = user.post(path, {})
-    assert answer.status_code in (201, 422), answer.text
-    before = user.get("/api/ngs/progress").json()["total_xp"]
-    user.post(path, {})
-    assert user.get("/api/ngs/progress").json()["total_xp"] == before
+    first = user.post(path, {"answers": answers})
+    assert first.status_code == 201, first.text
+    assert first.json()["xp_awarded"] == 100
+    again = user.post(path, {"answers": answers})
+    assert (again.status_code, again.json()["xp_awarded"]) == (200, 0)
+    assert user.get("/api/ngs/progress").json()["total_xp"] == 100
 
 
 def _json_lines(text: str) -> list[dict[str, object]]:

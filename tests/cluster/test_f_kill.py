@@ -16,18 +16,22 @@ ENDED = {"done", "interrupted", "failed", "cancelled"}
 
 
 def test_a_pod_kill_loses_no_acknowledged_message(kube: Kube, user: PlatformUser, platform: str) -> None:
+    question = "Write a long story about the sea."
     acknowledged: dict[str, Any] = {}
+    seen: list[str] = []
     started = threading.Event()
 
     def ask() -> None:
-        body = {"message": "Write a long story about the sea.", "max_tokens": 600}
+        body = {"message": question, "max_tokens": 600}
         try:
             with user.http.stream("POST", "/api/chat/stream", json=body, headers=user.headers) as answer:
                 for frame in frames(answer.iter_lines()):
                     acknowledged.update({k: frame[k] for k in ("run_id", "session_id") if k in frame})
                     acknowledged.setdefault("run_id", answer.headers.get("X-Run-Id"))
                     if frame.get("content"):
-                        started.set()
+                        seen.append(frame["content"])
+                        if len(seen) >= 5:
+                            started.set()
         except httpx.HTTPError:
             pass  # the socket dies with the pod: what counts is the run
         finally:
@@ -50,6 +54,13 @@ def test_a_pod_kill_loses_no_acknowledged_message(kube: Kube, user: PlatformUser
     run = until(ended, within_s=90, what=f"run {acknowledged['run_id']} ended", report=lambda: kube.report(platform))
     assert run["status"] in ("interrupted", "done")
     assert time.monotonic() - killed < 90
+
+    def kept() -> dict[str, Any] | None:
+        rows = user.get(f"/api/chat/history/{run['session_id']}")
+        found = [row for row in rows.json() if row["input_text"] == question] if rows.status_code == 200 else []
+        return found[0] if found else None
+
+    until(kept, within_s=60, what="the acknowledged message is in the session's history")
 
     def billed() -> bool:
         return bool(user.get("/api/usage/quota").json()["tokens"]["used"] > 0)
