@@ -131,6 +131,42 @@ async def test_a_hundred_parallel_reservations_admit_exactly_what_fits(ledger, m
     assert await balance(user.id) == (0, 960)
 
 
+async def test_two_parallel_first_calls_of_a_window_that_both_fit_are_both_granted(ledger, make_user, balance):
+    for _ in range(10):
+        user = await make_user(tier="free_trial")
+
+        holds = await asyncio.gather(*(ledger("reserve", **tokens(user, 500)) for _ in range(2)))
+        storage = await asyncio.gather(
+            *(ledger("adjust", idempotency_key=f"{user.id}-{n}", user_id=user.id, delta=500) for n in range(2))
+        )
+
+        assert [answer.status_code for answer in holds + storage] == [200] * 4
+        assert await balance(user.id) == (0, 1000)
+        assert await balance(user.id, "memory_storage") == (1000, 0)
+
+
+@pytest.mark.parametrize("what", ["reserve", "adjust"])
+async def test_a_first_call_that_waited_for_another_ones_window_is_granted(ledger, make_user, admin_conn, what):
+    user = await make_user(tier="free_trial")
+    body = tokens(user, 500) if what == "reserve" else {"idempotency_key": "k", "user_id": user.id, "delta": 500}
+    # The other call's window, as it stands before its commit; 1970 is storage's, the rest is today's.
+    resource, start = ("llm_tokens", "date_trunc('day', now(), 'UTC')") if what == "reserve" else (
+        "memory_storage", "to_timestamp(0)"
+    )  # fmt: skip
+    async with admin_conn.transaction():
+        await admin_conn.execute(
+            "INSERT INTO auth.quota_balance (user_id, resource, window_start, cap)"
+            f" VALUES ($1, $2, {start}, 1000)", user.id, resource,
+        )  # fmt: skip
+        call = asyncio.ensure_future(ledger(what, **body))
+        async with asyncio.timeout(10):
+            while not await admin_conn.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not call.done()
+                await asyncio.sleep(0.01)
+
+    assert (await call).status_code == 200
+
+
 async def test_a_day_over_midnight_utc_starts_with_a_full_allowance(ledger, make_user, clock, balance):
     user = await make_user(tier="free_trial")
     await ledger("reserve", **tokens(user, 1000))

@@ -8,6 +8,10 @@ import httpx
 import pytest
 from aiohttp import web
 
+from novacore.common.callers import SERVICE_REALM
+from novacore.common.tokens import NoTokenError
+from novacore.gateway.circuit import Circuit
+
 
 @pytest.fixture
 async def gateway(client_for):
@@ -184,6 +188,34 @@ async def test_logins_of_one_account_are_limited_across_addresses(client_for):
         assert await attempt(9, "other@example.org") == 401
 
 
+@pytest.mark.parametrize(
+    ("limits", "allowed"),
+    [({"auth_per_minute": 10}, 5), ({"auth_per_minute": 1000, "login_per_account_per_minute": 5}, 5)],
+    ids=["by_address", "by_account"],
+)
+async def test_a_revoked_token_on_a_public_path_is_limited_as_if_there_were_none(
+    client_for, make_user, redis_client, limits, allowed
+):
+    user = await make_user(jti="j-1")
+    redis_client.set("tok:rev:j-1", "1")
+    one_account = limits["auth_per_minute"] == 1000
+    async with client_for("gateway", settings={"limits": limits}) as gateway:
+        auth = gateway.stubs["auth-billing"].on("POST", "/auth/login", (401, {"code": "invalid_credentials"}))
+        codes = [
+            (
+                await gateway.public.post(
+                    "/api/auth/login",
+                    json={"email": "a@b.c" if one_account else f"a{n}@b.c", "password": "x" * 8},
+                    headers=user.headers,
+                )
+            ).status_code
+            for n in range(allowed + 1)
+        ]
+
+    assert codes == [401] * allowed + [429]
+    assert all("Authorization" not in asked.headers for asked in auth.requests("/auth/login"))
+
+
 async def test_without_redis_reading_goes_on_and_logging_in_does_not(client_for, make_user, redis_client, monkeypatch):
     async with client_for("gateway", settings={"redis_timeout_s": 0.2}) as gateway:
         user = await make_user()
@@ -274,6 +306,76 @@ async def test_a_dead_upstream_is_503_and_opens_its_circuit(gateway, make_user):
     assert answers[-1].json()["code"] == "upstream_down"
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert gateway.platform.metrics.value("novacore_circuit_state", peer="memory") == 2
+
+
+def half_open(gateway, name):
+    """Put an upstream's circuit where three probes are let through."""
+    now = [0.0]
+    circuit = Circuit(lambda: now[0])
+    for _ in range(5):
+        circuit.failed(connect=True)
+    now[0] += 60
+    gateway.platform.app.state.proxy.upstreams[name].circuit = circuit
+    assert circuit.state == "half_open"
+    return circuit
+
+
+async def test_probes_without_a_service_token_do_not_use_up_a_half_open_circuit(gateway, make_user, monkeypatch):
+    user = await make_user()
+    gateway.stubs["memory"].on("GET", "/memory", ok)
+    circuit = half_open(gateway, "memory")
+
+    async def none():
+        raise NoTokenError("none")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.platform.tokens, "get", none)
+        for _ in range(4):
+            assert (await gateway.public.get("/api/memory", headers=user.headers)).status_code == 503
+    assert circuit.state == "half_open"
+
+    codes = [(await gateway.public.get("/api/memory", headers=user.headers)).status_code for _ in range(3)]
+    assert codes == [200] * 3
+    assert circuit.state == "closed"
+
+
+async def test_probes_whose_service_token_is_refused_do_not_use_up_a_half_open_circuit(gateway, make_user):
+    user = await make_user()
+    refusal = {"WWW-Authenticate": f'Bearer realm="{SERVICE_REALM}"'}
+    refuse = [True]
+
+    def answer(asked):
+        return web.json_response({"code": "denied"}, status=401, headers=refusal) if refuse[0] else ok(asked)
+
+    gateway.stubs["memory"].on("GET", "/memory", answer)
+    circuit = half_open(gateway, "memory")
+    for _ in range(4):
+        assert (await gateway.public.get("/api/memory", headers=user.headers)).status_code == 503
+
+    refuse[0] = False
+    codes = [(await gateway.public.get("/api/memory", headers=user.headers)).status_code for _ in range(3)]
+    assert codes == [200] * 3
+    assert circuit.state == "closed"
+
+
+async def test_probes_whose_body_is_refused_do_not_use_up_a_half_open_circuit(client_for, make_user):
+    user = await make_user()
+
+    async def chunks():
+        for _ in range(10):
+            yield b"x" * 50_000
+
+    async with client_for("gateway", listen=True) as gateway:
+        gateway.stubs["memory"].on("GET", "/memory", ok)
+        circuit = half_open(gateway, "memory")
+        for _ in range(4):
+            answer = await gateway.public.post("/api/memory/store", content=chunks(), headers=user.headers)
+            assert answer.status_code == 413
+        assert circuit.state == "half_open"
+
+        codes = [(await gateway.public.get("/api/memory", headers=user.headers)).status_code for _ in range(3)]
+    assert codes == [200] * 3
+    assert circuit.state == "closed"
 
 
 async def test_a_refusal_of_an_upstream_passes_unchanged(gateway, make_user):

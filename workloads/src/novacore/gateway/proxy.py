@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import aiohttp
 from starlette.datastructures import Headers, MutableHeaders
@@ -55,6 +55,7 @@ _AUTH_REASONS: Final = {
     "token_missing": "missing", "token_expired": "expired", "kid_unknown": "unknown_kid", "kid_retired": "revoked",
     "kid_revoked": "revoked", "denied": "revoked",
 }  # fmt: skip
+Outcome = Literal["ok", "error", "timeout", "connect"]
 
 
 class ClientLeftError(Exception):
@@ -197,7 +198,9 @@ class Proxy:
             if needed:
                 self._refused.labels("revoked").inc()
                 raise self._challenge(errors.unauthorized("token_invalid", "The session has ended."), route)
+            # The script stops at a revoked token before it charges anything: charge as for a caller without one.
             user = None
+            verdict = await self._check(request, None)
         self._raise_if_limited(verdict, route.class_, by_user=user is not None and route.user)
         request.user = user
 
@@ -272,7 +275,6 @@ class Proxy:
         try:
             await asyncio.wait({relay, watch} if watch else {relay}, return_when=asyncio.FIRST_COMPLETED)
             if not relay.done():
-                upstream.circuit.abandoned()
                 raise ClientLeftError
             relay.result()
         finally:
@@ -302,39 +304,42 @@ class Proxy:
                     "upstream_down", "This part of the service is not answering.",
                     retry_after_s=max(1, math.ceil(upstream.circuit.retry_after_s)),
                 )  # fmt: skip
+            outcome: Outcome | None = None
             try:
                 response = await self._once(request, upstream)
+                outcome = "error" if response.status in UPSTREAM_DOWN else "ok"
             except aiohttp.ClientConnectorError:
-                upstream.circuit.failed(connect=True)
-                self._peer_requests.labels(upstream.name, "error").inc()
+                outcome = "connect"
                 if retried or request.body is None or not self._budget.spend():
                     raise errors.unavailable("upstream_down", "This part of the service is not answering.") from None
             except TimeoutError:
-                upstream.circuit.failed(connect=False)
-                self._peer_requests.labels(upstream.name, "timeout").inc()
+                outcome = "timeout"
                 raise errors.deadline() from None
             except (aiohttp.ClientError, OSError):
                 _raise_for_body(request)
-                upstream.circuit.failed(connect=False)
-                self._peer_requests.labels(upstream.name, "error").inc()
+                outcome = "error"
                 if retried or not self._may_repeat(request) or not self._budget.spend():
                     raise errors.unavailable("upstream_down", "This part of the service broke off.") from None
             else:
-                self._judge(upstream, response)
                 drained = response.status == 503 and not retried and self._may_repeat(request)
                 if not drained or not self._budget.spend():
                     return response
                 response.release()
+            finally:
+                self._settle(upstream, outcome)
             retried = True
             await asyncio.sleep(0.05)  # a Service needs a moment to drop a pod that drains
 
-    def _judge(self, upstream: Upstream, response: aiohttp.ClientResponse) -> None:
-        if response.status in UPSTREAM_DOWN:
-            upstream.circuit.failed(connect=False)
-            self._peer_requests.labels(upstream.name, "error").inc()
-        else:
+    def _settle(self, upstream: Upstream, outcome: Outcome | None) -> None:
+        """Tell the circuit how an admitted call ended, once for each; None: it says nothing about the upstream."""
+        if outcome is None:
+            upstream.circuit.abandoned()
+            return
+        if outcome == "ok":
             upstream.circuit.succeeded()
-            self._peer_requests.labels(upstream.name, "ok").inc()
+        else:
+            upstream.circuit.failed(connect=outcome == "connect")
+        self._peer_requests.labels(upstream.name, "error" if outcome == "connect" else outcome).inc()
 
     def _may_repeat(self, request: Inbound) -> bool:
         return request.method in IDEMPOTENT and request.body is not None

@@ -124,6 +124,7 @@ BEGIN
         END IF;
         -- The tier's cap of this moment decides, not the one stored with the window: a changed tier counts at once.
         v_cap := (p_caps ->> v_tier)::bigint;
+        -- Twice, also after a conflict: another call may have made the window since the first look.
         FOR attempt IN 1..2 LOOP
             UPDATE auth.quota_balance AS b
                SET last_step = CASE WHEN v_cap < 0 THEN p_amount ELSE least(p_amount, v_cap - b.used - b.reserved) END,
@@ -137,7 +138,6 @@ BEGIN
             INSERT INTO auth.quota_balance (user_id, resource, window_start, window_end, cap, created_at, updated_at)
             VALUES (p_user, p_resource, p_window_start, p_window_end, v_cap, p_now, p_now)
             ON CONFLICT DO NOTHING;
-            EXIT WHEN NOT FOUND; -- the window was there: it has too little left
         END LOOP;
         IF v_granted IS NOT NULL THEN
             v_left := CASE WHEN v_cap < 0 THEN -1 ELSE v_cap - v_used - v_reserved END;
@@ -294,6 +294,7 @@ BEGIN
         RETURN QUERY SELECT 'trial_over', 0::bigint, v_cap, 0::bigint, v_tier;
         RETURN;
     END IF;
+    -- Twice, also after a conflict: see quota_reserve.
     FOR attempt IN 1..2 LOOP
         UPDATE auth.quota_balance AS b
            SET last_step = greatest(p_delta, -b.used), used = b.used + greatest(p_delta, -b.used), cap = v_cap,
@@ -305,7 +306,6 @@ BEGIN
         INSERT INTO auth.quota_balance (user_id, resource, window_start, window_end, cap, created_at, updated_at)
         VALUES (p_user, p_resource, p_window_start, p_window_end, v_cap, p_now, p_now)
         ON CONFLICT DO NOTHING;
-        EXIT WHEN NOT FOUND;
     END LOOP;
     IF v_applied IS NULL THEN
         DELETE FROM auth.usage_keys AS k WHERE k.idempotency_key = p_key;
