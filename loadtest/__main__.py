@@ -108,7 +108,7 @@ def parser() -> Parser:
     top.add_argument("--users", default="50", help=f"concurrent users, 1 to {plan.MAX_USERS} (default: 50)")
     top.add_argument("--time", default="60s", help=f"60s or 2m, up to {plan.MAX_SECONDS} s (default: 60s)")
     top.add_argument("--url", default="http://127.0.0.1:5000", help="the gateway, on this machine's loopback only")
-    top.add_argument("--think", default=plan.THINK, help="pause between operations in seconds (default: 1-3)")
+    top.add_argument("--think", default=plan.THINK, help="pause between operations in seconds (default: 3-7)")
     top.add_argument("--p95", type=float, default=P95_LIMIT_MS, help="limit in ms (default: 2000)")
     top.add_argument("--record", action="store_true", help="keep the figures as JSON in loadtest/results/")
     return top

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 MAX_USERS = 500
 MAX_SECONDS = 900
-SPAWN_PER_S = 10
+SPAWN_PER_S = 3
 """New users each second: a registration and a log-in hash a password each (argon2id, about 35 ms of one core)."""
-THINK = "1-3"
-"""Pause of a user between two operations in seconds, uniformly from this range."""
+THINK = "3-7"
+"""Pause of a user between two operations in seconds, uniformly from this range: somebody who reads an answer before asking on."""
 CHAT_MAX_TOKENS = 64
 
 
