@@ -199,7 +199,10 @@ class Kube:
 
     async def _call(self, method: str, kind: str, **more: Any) -> Any:
         response = await self._raw(method, kind, **more)
-        return json.loads(await response.read())
+        try:
+            return json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # the server died in mid-body
+            raise Retry(Reason.API_UNAVAILABLE, f"{method} {kind}: {type(error).__name__} in the answer") from error
 
     async def _raw(
         self,

@@ -67,7 +67,8 @@ class Schedule:
         return key
 
     def done(self, key: Key, *, now: float, failed: bool, again_s: float | None = None) -> None:
-        """End a run. `failed`: run again after back-off. `again_s`: run again then, whatever happens."""
+        """End a run. `failed`: run again after back-off, never before `again_s` (what the API server asked for).
+        Otherwise `again_s`: run again then, whatever happens."""
         self._running.discard(key)
         self._failures[key] = self._failures.get(key, 0) + 1 if failed else 0
         if not failed:
@@ -76,7 +77,7 @@ class Schedule:
         if dirty is not None:
             self._waiting[key] = dirty
         if failed:
-            self.add(key, Urgency.DRIFT, now=now, delay_s=self.backoff_s(key))
+            self.add(key, Urgency.DRIFT, now=now, delay_s=max(self.backoff_s(key), again_s or 0.0))
         elif again_s is not None:
             self.add(key, Urgency.RESYNC, now=now, delay_s=again_s)
 

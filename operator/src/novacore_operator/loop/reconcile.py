@@ -70,11 +70,11 @@ class Reconciler:
         except NovaError as error:
             result = "error"
             log.warning("turn_failed", reason=error.reason, message=error.message)
-            return Turn(failed=True)
+            return Turn(failed=True, again_s=None)
         except Exception:
             result = "error"
             log.exception("turn_failed", reason=Reason.INTERNAL_ERROR)
-            return Turn(failed=True)
+            return Turn(failed=True, again_s=None)
         finally:
             self._metrics.count("reconcile_total", kind=KIND, result=result)
             self._metrics.observe("reconcile_duration_seconds", time.monotonic() - started, kind=KIND)

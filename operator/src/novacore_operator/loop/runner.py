@@ -28,6 +28,7 @@ log = Log(__name__)
 
 WORKERS = 4
 DRAIN_S = 10.0
+TURN_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,10 @@ class Runner:
     async def stop(self) -> None:
         """Let running turns end, then give the Lease up. Only then may kopf be stopped: its end cancels every task."""
         self._stopping.set()
-        for worker in self._workers:
-            if not self._queue.schedule.running():
-                break
-            await asyncio.wait([worker], timeout=DRAIN_S)
+        end = time.monotonic() + DRAIN_S
+        while self._queue.schedule.running() and time.monotonic() < end:  # noqa: ASYNC110 - ten workers, no one event
+            # An idle worker never wakes, so the end of a turn is what is waited for, not the end of a worker.
+            await asyncio.sleep(TURN_POLL_S)
         for worker in self._workers:
             worker.cancel()
         await self._lease.release()
@@ -123,6 +124,7 @@ class Runner:
         while not self._stopping.is_set():
             key = await self._queue.get()
             if self._stopping.is_set():
+                self._queue.done(key, failed=False)
                 return
             turn = await self._reconciler.turn(key)
             again = turn.again_s

@@ -113,6 +113,14 @@ def test_back_off_doubles_is_capped_and_is_forgotten_with_success() -> None:
     assert schedule.next_due() == pytest.approx(now + 0.5)
 
 
+def test_a_failed_run_waits_as_long_as_the_api_server_asked() -> None:
+    schedule = Schedule(lambda: 1.0)
+    schedule.add(KEYS[0], Urgency.EDIT, now=0.0)
+    schedule.take(now=0.0)
+    schedule.done(KEYS[0], now=0.0, failed=True, again_s=30.0)
+    assert schedule.next_due() == pytest.approx(30.0)
+
+
 def test_back_off_does_not_hold_back_an_event() -> None:
     """QUEUE-3."""
     schedule = Schedule(lambda: 1.0)

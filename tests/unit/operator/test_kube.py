@@ -1,0 +1,38 @@
+"""The client's door: every failure of the wire becomes the operator's own error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from novacore_operator.errors import Retry
+from novacore_operator.kube import Kube
+
+
+class Cut:
+    """An answer whose body breaks off."""
+
+    def __init__(self, outcome: Exception | bytes) -> None:
+        self._outcome = outcome
+
+    async def read(self) -> bytes:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+@pytest.mark.parametrize(
+    "outcome", [aiohttp.ClientPayloadError("cut"), TimeoutError(), ConnectionResetError(), b'{"items": [', b""]
+)
+async def test_an_answer_cut_in_mid_body_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, outcome: Exception | bytes
+) -> None:
+    async def raw(*_: Any, **__: Any) -> Cut:
+        return Cut(outcome)
+
+    kube = Kube.__new__(Kube)
+    monkeypatch.setattr(kube, "_raw", raw, raising=False)
+    with pytest.raises(Retry):
+        await kube._call("get", "Deployment")
