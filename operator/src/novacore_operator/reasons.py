@@ -154,6 +154,12 @@ class Reason(StrEnum):
         "Its name is not in the operator chart's value `referencedSecrets`.",
         "`helm upgrade … --set referencedSecrets={NAME}`; the operator looks again by itself.",
     )
+    SECRET_MALFORMED = (
+        "SecretMalformed",
+        "A Secret that belongs to the data was edited and holds something unusable; nothing is written.",
+        "It was edited by hand, or restored from elsewhere, while the operator did not run.",
+        "Put back what the key that the message names held; if that is lost for good, delete the key: a new one is made.",
+    )
     NAMESPACE_TAKEN = (
         "NamespaceTaken",
         "Another NovaCoreDeployment of this namespace is older; this one is left alone.",

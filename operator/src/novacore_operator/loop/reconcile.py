@@ -20,6 +20,7 @@ from novacore_operator.policies import Finding, first
 from novacore_operator.policies.admission import MAY_ACT
 from novacore_operator.reasons import Reason
 from novacore_operator.rotation import mint
+from novacore_operator.rotation.adopt import adopt
 from novacore_operator.state import Material, Nova, Observed
 from novacore_operator.status import View, compute, condition_of
 from novacore_operator.telemetry import Log, Metrics, context
@@ -93,6 +94,11 @@ class Reconciler:
         if nova.spec.paused:
             await self._say(nova, seen, _paused_view(nova, seen, found))
             return Turn()
+        try:
+            found = adopt(found, seen.foreign, setting_of(nova, seen))
+        except Blocked as error:
+            await self._say(nova, seen, View(blocked=Finding(error.reason, error.message)))
+            return Turn(again_s=BLOCKED_S)
         material = mint.complete(found, setting_of(nova, seen), now=datetime.now(UTC), entropy=secrets.token_bytes)
         self._observer.remember(nova.namespace, material)
         intended = plan(nova, seen, material)
@@ -205,7 +211,8 @@ def _paused_view(nova: Nova, seen: Observed, found: Material) -> View:
     """Return the view of a paused installation: what is wanted is computed, nothing is written."""
     try:
         setting = setting_of(nova, seen)
-        complete = mint.complete(found, setting, now=datetime.now(UTC), entropy=secrets.token_bytes)
+        kept = adopt(found, seen.foreign, setting)
+        complete = mint.complete(kept, setting, now=datetime.now(UTC), entropy=secrets.token_bytes)
         intended = plan(nova, seen, complete)
     except NovaError as error:
         return View(blocked=Finding(error.reason, error.message))

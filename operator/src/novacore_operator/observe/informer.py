@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from novacore_operator.errors import NovaError
 from novacore_operator.kube import Gone, Kube
-from novacore_operator.observe.projection import owned_data, project
+from novacore_operator.observe.projection import foreign_data, owned_data, project
 from novacore_operator.state import Live, Manifest, Ref, Sealed
 from novacore_operator.telemetry import Log, Metrics
 
@@ -47,6 +47,7 @@ class Informer:
         self._changed = changed
         self._objects: dict[Ref, Live] = {}
         self._sealed: dict[Ref, Sealed] = {}
+        self._foreign: dict[Ref, Sealed] = {}
         self._buried: dict[str, int] = {}
         self.synced = asyncio.Event()
 
@@ -57,6 +58,10 @@ class Informer:
     def sealed(self, ref: Ref) -> Sealed | None:
         """Return a Secret's entries that are ours, or None."""
         return self._sealed.get(ref)
+
+    def foreign(self, ref: Ref) -> Sealed | None:
+        """Return a Secret's entries that are not ours (any more), or None."""
+        return self._foreign.get(ref)
 
     def saw(self, body: Manifest) -> None:
         """Take in an object, from the watch or as the answer to our own write (INF-1)."""
@@ -69,6 +74,7 @@ class Informer:
         self._objects[live.ref] = live
         if self._kind == "Secret":
             self._sealed[live.ref] = owned_data(body)
+            self._foreign[live.ref] = foreign_data(body)
         self._changed(live.ref.namespace, before, live)
 
     def lost(self, ref: Ref, uid: str, version: int) -> None:
@@ -79,6 +85,7 @@ class Informer:
         self._buried = {uid: version}  # one is enough: stale events come right after
         del self._objects[ref]
         self._sealed.pop(ref, None)
+        self._foreign.pop(ref, None)
         self._changed(ref.namespace, before, None)
 
     async def run(self) -> None:

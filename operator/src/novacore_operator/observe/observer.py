@@ -3,6 +3,8 @@
 Invariants: OBS-1 material that was once complete is remembered, so a deleted or edited Secret comes back as it was.
 OBS-2 nothing is taken for missing on the word of a cache alone: before material is minted, each absent Secret is asked
 for by name.
+OBS-3 entries that somebody else owns are handed on apart (`Observed.foreign`), and only of a Secret that memory does
+not know: while memory lasts, an edit is undone.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from novacore_operator.kube import Forbidden, Kube
 from novacore_operator.observe.informer import Informer
-from novacore_operator.observe.projection import decoded, owned_data, project
+from novacore_operator.observe.projection import decoded, foreign_data, owned_data, project
 from novacore_operator.state import (
     WATCHED,
     Live,
@@ -110,6 +112,7 @@ class Observer:
         objects: dict[Ref, Live] = {}
         pods: list[PodFacts] = []
         material: dict[str, dict[str, bytes]] = {}
+        foreign: dict[str, Sealed] = {}
         for kind, _, informer in self._informers:
             for live in informer.objects(nova.namespace):
                 if kind == "Pod":
@@ -120,9 +123,13 @@ class Observer:
                 sealed = informer.sealed(live.ref)
                 if sealed is not None:
                     material[live.ref.name] = dict(sealed.reveal())
-        await self._root(nova.namespace, objects, material)
-        await self._confirm_absent(nova.namespace, objects, material)
-        for name, data in self._material.get(nova.namespace, {}).items():
+                others = informer.foreign(live.ref)
+                if others is not None:
+                    foreign[live.ref.name] = others
+        await self._root(nova.namespace, objects, material, foreign)
+        await self._confirm_absent(nova.namespace, objects, material, foreign)
+        remembered = self._material.get(nova.namespace, {})
+        for name, data in remembered.items():
             found = material.setdefault(name, {})
             for key, value in data.items():
                 found.setdefault(key, value)
@@ -134,10 +141,17 @@ class Observer:
             referenced=referenced,
             operator_namespace=self._operator_namespace,
             normal=dict(self._normal),
+            foreign={name: sealed for name, sealed in foreign.items() if name not in remembered},
         )
         return seen, material
 
-    async def _root(self, namespace: str, objects: dict[Ref, Live], material: dict[str, dict[str, bytes]]) -> None:
+    async def _root(
+        self,
+        namespace: str,
+        objects: dict[Ref, Live],
+        material: dict[str, dict[str, bytes]],
+        foreign: dict[str, Sealed],
+    ) -> None:
         """Read the root Secret when it is not known, and again now and then: its name rules out a watch."""
         ref = Ref("Secret", self._operator_namespace, names.root_secret(namespace))
         at, live = self._roots.get(ref.name, (0.0, None))
@@ -147,11 +161,16 @@ class Observer:
             self._roots[ref.name] = (self._clock(), live)
             if body is not None:
                 material[ref.name] = dict(owned_data(body).reveal())
+                foreign[ref.name] = foreign_data(body)
         if live is not None:
             objects[ref] = live
 
     async def _confirm_absent(
-        self, namespace: str, objects: dict[Ref, Live], material: dict[str, dict[str, bytes]]
+        self,
+        namespace: str,
+        objects: dict[Ref, Live],
+        material: dict[str, dict[str, bytes]],
+        foreign: dict[str, Sealed],
     ) -> None:
         """Ask by name for each Secret that the caches lack and memory does not know (OBS-2)."""
         known = self._material.get(namespace, {})
@@ -162,6 +181,7 @@ class Observer:
             if body is not None:
                 objects[Ref("Secret", namespace, name)] = project("Secret", body)
                 material[name] = dict(owned_data(body).reveal())
+                foreign[name] = foreign_data(body)
 
     async def _referenced(self, nova: Nova) -> dict[str, Referenced]:
         """Read the Secrets that the spec names. They are not watched: the next event or resync looks again."""

@@ -51,6 +51,12 @@ def owned_data(body: Manifest) -> Sealed:
     return Sealed({key: value for key, value in decoded(body).items() if key in mine})
 
 
+def foreign_data(body: Manifest) -> Sealed:
+    """Return the other entries of a Secret: `rotation.adopt` says what of them may be taken."""
+    mine = owned_keys(body, "data")
+    return Sealed({key: value for key, value in decoded(body).items() if key not in mine})
+
+
 def decoded(body: Manifest) -> Mapping[str, bytes]:
     """Return the entries of a Secret as bytes."""
     result = {}

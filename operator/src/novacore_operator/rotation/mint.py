@@ -105,7 +105,7 @@ def redis_users(material: Material) -> dict[str, str]:
     return users
 
 
-def _json(data: bytes | None) -> dict[str, Any] | None:
+def json_object(data: bytes | None) -> dict[str, Any] | None:
     try:
         value = json.loads(data or b"")
     except ValueError:
@@ -116,9 +116,9 @@ def _json(data: bytes | None) -> dict[str, Any] | None:
 # --- root and JWT rings -----------------------------------------------------------------------------------------------
 
 
-def _es256(data: bytes | None, prefix: str) -> Jwk | None:
+def sound_es256(data: bytes | None, prefix: str) -> Jwk | None:
     """Return a stored private JWK if it is sound."""
-    jwk = _json(data)
+    jwk = json_object(data)
     try:
         if jwk is None or jwk["kid"] != prefix + thumbprint(jwk) or not isinstance(jwk["n"], int):
             return None
@@ -130,7 +130,7 @@ def _es256(data: bytes | None, prefix: str) -> Jwk | None:
 
 def _root(forge: _Forge) -> None:
     secret = forge.secrets.setdefault(names.root_secret(forge.setting.namespace), {})
-    root = _es256(secret.get(ROOT_KEY), "root-")
+    root = sound_es256(secret.get(ROOT_KEY), "root-")
     if root is None:
         root = forms.es256_jwk(forms.new_p256(forge.entropy), prefix="root-", n=1)
         secret[ROOT_KEY] = forms.dumps(root)
@@ -143,7 +143,7 @@ def _jwt_ring(forge: _Forge, ring: str, secret_name: str) -> None:
     keyset = forge.secrets.setdefault(names.KEYSET, {})
     entry = f"{ring}.jws"
     document = forms.read_document(keyset.get(entry), forge.root, ring)
-    keys = {jwk["kid"]: jwk for data in private.values() if (jwk := _es256(data, KID_PREFIX[ring])) is not None}
+    keys = {jwk["kid"]: jwk for data in private.values() if (jwk := sound_es256(data, KID_PREFIX[ring])) is not None}
     if document is not None and _signable(document, keys):
         keyset[entry] = keyset[entry]
         forge.secrets[secret_name] = {name: private[name] for name in sorted(private) if _is_of(private[name], keys)}
@@ -173,7 +173,7 @@ def _jwt_ring(forge: _Forge, ring: str, secret_name: str) -> None:
 
 
 def _is_of(data: bytes, keys: Mapping[str, Jwk]) -> bool:
-    jwk = _json(data)
+    jwk = json_object(data)
     return jwk is not None and jwk.get("kid") in keys
 
 
@@ -212,7 +212,7 @@ def _trusted(document: RingDocument | None, keys: Mapping[str, Jwk], *, now: int
 def _policy(forge: _Forge) -> None:
     secret = forge.secrets.setdefault(names.POLICY_PRIVATE, {})
     for data in secret.values():
-        jwk = _json(data)
+        jwk = json_object(data)
         if jwk is not None and jwk.get("crv") == "Ed25519" and "d" in jwk:
             return
     jwk = forms.ed25519_jwk(forge.entropy, prefix=KID_PREFIX["policy"], n=1)
@@ -349,7 +349,7 @@ def _roles(forge: _Forge) -> None:
     )
     known = {
         str(role.get("name")): str(role.get("scram", ""))
-        for role in (_json(secret.get("roles.json")) or {}).get("roles", [])
+        for role in (json_object(secret.get("roles.json")) or {}).get("roles", [])
         if isinstance(role, dict)
     }
     roles = []

@@ -210,6 +210,8 @@ class Observed:
     operator_namespace: str = "novacore-system"
     normal: Mapping[Ref, tuple[str, str]] = field(default_factory=dict)
     """Objects whose values the API server rewrites: the hash we wrote, and the fingerprint it led to."""
+    foreign: Mapping[str, Sealed] = field(default_factory=dict, repr=False)
+    """Secret name -> entries that somebody else owns, of Secrets that memory does not know (OBS-3)."""
 
     def get(self, kind: str, namespace: str, name: str) -> Live | None:
         """Return one object, or None."""

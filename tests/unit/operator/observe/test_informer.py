@@ -166,6 +166,21 @@ async def test_a_deleted_or_edited_secret_comes_back_from_memory() -> None:
     assert found == material
 
 
+async def test_entries_of_others_are_handed_on_only_where_memory_knows_nothing() -> None:
+    """OBS-3."""
+    material = make_material()
+    edited = secret(names.POSTGRES_ADMIN, dict(material[names.POSTGRES_ADMIN]), owned={"scram"})
+    watching = observer(Script([], []))
+    watching.saw(edited)
+    seen, found = await watching.observe(make_nova(), ())
+    assert "password" not in found[names.POSTGRES_ADMIN]
+    assert set(seen.foreign[names.POSTGRES_ADMIN].reveal()) == {"password"}
+    watching.remember("test", material)
+    seen, found = await watching.observe(make_nova(), ())
+    assert found == material
+    assert seen.foreign == {}
+
+
 async def test_what_a_cache_lacks_is_asked_for_by_name_before_anything_is_minted() -> None:
     """OBS-2."""
     script = Script([], [])

@@ -98,7 +98,7 @@ async def test_asks_with_the_projected_token_and_its_generation(tokens, session)
     url, body, headers = session.asked[0]
     assert url == "http://auth:9090/internal/token"
     assert body == {"min_generation": 1}
-    assert headers == {"Authorization": "Bearer projected", "Connection": "close"}
+    assert headers == {"Authorization": "Bearer projected"}
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"<html>", b'{"code": "keyset_behind"}'])
@@ -107,7 +107,6 @@ async def test_a_refusal_with_any_body_or_none_is_tried_again(tokens, session, c
     session.refusal = Answer(503, body)
     with pytest.raises(NoTokenError):
         await tokens.get()
-    assert session.asked[0][2]["Connection"] == "close", "the connection that gave it is not used again"
 
     session.refusal = None
     clock.at += timedelta(seconds=30)

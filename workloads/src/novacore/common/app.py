@@ -77,6 +77,7 @@ class Platform(Generic[S]):
         self.tokens: ServiceTokens | None = None
         self._peers: Peers | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._token_session: aiohttp.ClientSession | None = None
         self._supervisor = Supervisor()
         self.app: FastAPI | None = None  # the public app; set by make_apps
         self.signer_report: Callable[[], dict[str, Any] | None] = lambda: None  # auth-billing sets it
@@ -125,6 +126,7 @@ class Platform(Generic[S]):
         self.keyrings.poll()
         async with AsyncExitStack() as stack:
             self._session = await stack.enter_async_context(build_session())
+            self._token_session = await stack.enter_async_context(build_session(limit=2, keep_alive=False))
             self._build_clients(stack)
             self._add_checks()
             await stack.enter_async_context(self._supervisor)
@@ -152,8 +154,10 @@ class Platform(Generic[S]):
         if self.spec.name != "auth-billing":
             override = self.settings.peers.get("auth-billing")
             url = (override.internal_url if override else None) or internal_url("auth-billing")
+            asking = self._token_session
+            assert asking is not None
             self.tokens = ServiceTokens(
-                url=url, paths=self.paths, keyrings=self.keyrings, clock=self.clock, session=lambda: self.session
+                url=url, paths=self.paths, keyrings=self.keyrings, clock=self.clock, session=lambda: asking
             )
         self._peers = Peers(urls=self.settings.peers, tokens=self.tokens, metrics=self.metrics, session=self.session)
         if self.db is not None:

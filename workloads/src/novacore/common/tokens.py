@@ -142,9 +142,7 @@ class ServiceTokens:
         async with self._session().post(
             f"{self._url}/internal/token",
             json={"min_generation": ring.document.generation if ring else 0},
-            # Closed afterwards: a connection made while the Service's rules change can end at a stranger (seen: 404, no
-            # body), and keeping it alive would ask that stranger for ever.
-            headers={"Authorization": f"Bearer {bootstrap.strip()}", "Connection": "close"},
+            headers={"Authorization": f"Bearer {bootstrap.strip()}"},
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
         ) as response:
             # Whatever stands between us may answer too, with any body or none.

@@ -1,0 +1,49 @@
+"""Stopping: an idle process hands the Lease over at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from novacore_operator.kube import Kube
+from novacore_operator.loop.queue import Urgency
+from novacore_operator.loop.runner import WORKERS, Options, Runner
+from novacore_operator.telemetry import Metrics
+
+
+async def _released_in(*, busy: bool) -> list[str]:
+    order: list[str] = []
+    runner = Runner(Kube(None, Metrics()), Metrics(), Options(("test",), "ops", "me"))
+
+    class Parts:
+        async def turn(self, _: Any) -> Any:
+            raise AssertionError("no turn begins while the process stops")
+
+        async def release(self) -> None:
+            order.append("released")
+
+    runner._reconciler = runner._lease = Parts()  # type: ignore[assignment]
+    workers = [asyncio.create_task(runner._work()) for _ in range(WORKERS)]
+    runner._workers = workers
+    await asyncio.sleep(0)
+    if busy:
+        runner._queue.schedule.add(("test", "x"), Urgency.EDIT, now=0.0)
+        runner._queue.schedule.take(now=1.0)
+
+        def end() -> None:
+            order.append("turn ended")
+            runner._queue.schedule.done(("test", "x"), now=2.0, failed=False)
+
+        asyncio.get_running_loop().call_later(0.1, end)
+    async with asyncio.timeout(2):
+        await runner.stop()
+    await asyncio.gather(*workers, return_exceptions=True)
+    return order
+
+
+async def test_an_idle_process_gives_the_lease_up_at_once() -> None:
+    assert await _released_in(busy=False) == ["released"]
+
+
+async def test_a_running_turn_ends_before_the_lease_is_given_up() -> None:
+    assert await _released_in(busy=True) == ["turn ended", "released"]
