@@ -86,7 +86,7 @@ def secret_strings(content: str) -> set[str]:
     while queue:
         item = queue.pop()
         if isinstance(item, dict):
-            public = {"host", "kid", "active_kid", "ring", "x", "y"}
+            public = {"host", "kid", "active_kid", "ring", "x", "y", "user", "name", "member_of", "database", "sslmode"}
             queue += [value for key, value in item.items() if key not in public]
         elif isinstance(item, list):
             queue += item

@@ -158,7 +158,7 @@ class Reason(StrEnum):
         "SecretMalformed",
         "A Secret that belongs to the data was edited and holds something unusable; nothing is written.",
         "It was edited by hand, or restored from elsewhere, while the operator did not run.",
-        "Put back what the key that the message names held; if that is lost for good, delete the key: a new one is made.",
+        "Put back what the key in the message held; if that is lost for good, delete the key: a new one is made.",
     )
     NAMESPACE_TAKEN = (
         "NamespaceTaken",

@@ -23,7 +23,7 @@ async def _released_in(*, busy: bool) -> list[str]:
             order.append("released")
 
     runner._reconciler = runner._lease = Parts()  # type: ignore[assignment]
-    workers = [asyncio.create_task(runner._work()) for _ in range(WORKERS)]
+    workers = [asyncio.ensure_future(runner._work()) for _ in range(WORKERS)]
     runner._workers = workers
     await asyncio.sleep(0)
     if busy:
