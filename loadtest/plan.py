@@ -12,7 +12,7 @@ MAX_SECONDS = 900
 SPAWN_PER_S = 3
 """New users each second: a registration and a log-in hash a password each (argon2id, about 35 ms of one core)."""
 THINK = "3-7"
-"""Pause of a user between two operations in seconds, uniformly from this range: somebody who reads an answer before asking on."""
+"""Pause of a user between two operations in seconds, uniformly: somebody who reads an answer before asking on."""
 CHAT_MAX_TOKENS = 64
 
 
