@@ -19,6 +19,7 @@ GENERATORS = (
     "novacore_operator.rbac",
     "novacore_operator.reasons",
     "novacore.common.openapi",
+    "hack.gen.api",
     "hack.gen.charts",
     "hack.gen.invariants",
 )

@@ -2,21 +2,26 @@
 
 Server-side apply, first without force: a conflict is counted before it is forced for the fields we own. A wave with a
 refused write ends the pass: what mounts a Secret must not come before it (PLAN-5).
+Invariant APPLY-1: a field over which another manager has fought five times in ten minutes is not forced again until the
+spec changes: two that overwrite each other for ever help nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from novacore_operator.build.scale import SCALE_MANAGER, build_scale_handover
 from novacore_operator.errors import NovaError, Retry
 from novacore_operator.kube import Conflict, Kube
 from novacore_operator.plan import Action, Plan, Verb, Why
 from novacore_operator.reasons import Reason
-from novacore_operator.state import Live, Manifest, Ref
+from novacore_operator.state import Live, Manifest, Ref, WorkloadFacts, ref_of
 from novacore_operator.state.names import ANNOTATION_DESIRED
 from novacore_operator.state.ownership import fingerprint, owned_fingerprint
 from novacore_operator.telemetry import Log, Metrics
@@ -24,6 +29,8 @@ from novacore_operator.telemetry import Log, Metrics
 log = Log(__name__)
 
 IN_FLIGHT = 8
+FIGHTS_MAX = 5
+FIGHT_S = 600.0
 
 
 class Cache(Protocol):
@@ -55,6 +62,40 @@ class Applied:
     repaired: list[Ref] = field(default_factory=list)
 
 
+class Fights:
+    """Who else writes fields of ours, in one installation and under one generation (APPLY-1)."""
+
+    def __init__(self, generation: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.generation = generation
+        self._clock = clock
+        self._times: dict[tuple[Ref, str, str], list[float]] = {}
+        self._lost: dict[tuple[Ref, str], str] = {}
+
+    def record(self, ref: Ref, holders: Iterable[tuple[str, str]]) -> None:
+        """Count conflicts: each a field and the manager that holds it."""
+        now = self._clock()
+        for field_path, manager in holders:
+            key = (ref, field_path, manager)
+            times = [at for at in self._times.get(key, ()) if now - at < FIGHT_S]
+            self._times[key] = [*times, now]
+            if len(self._times[key]) >= FIGHTS_MAX:
+                self._lost[ref, field_path] = manager
+
+    def lost(self) -> Mapping[Ref, frozenset[str]]:
+        """Return the fields that are left to others, by object."""
+        found: dict[Ref, set[str]] = {}
+        for ref, field_path in self._lost:
+            found.setdefault(ref, set()).add(field_path)
+        return {ref: frozenset(paths) for ref, paths in found.items()}
+
+    def told(self) -> tuple[str, ...]:
+        """Return the same as sentences."""
+        return tuple(
+            f'{ref}: "{manager}" sets {field_path} again and again; it is left alone until the spec changes'
+            for (ref, field_path), manager in sorted(self._lost.items())
+        )
+
+
 async def carry_out(
     kube: Kube,
     cache: Cache,
@@ -63,15 +104,17 @@ async def carry_out(
     *,
     live_of: Callable[[Ref], Live | None],
     complete: bool,
+    fights: Fights | None = None,
 ) -> Applied:
     """Carry out a plan's actions and return what became of them. `complete`: a missing object was there before."""
+    fights = fights if fights is not None else Fights()
     applied = Applied()
     slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(action: Action) -> None:
         async with slots:
             try:
-                outcome = await _write(kube, cache, metrics, action, live_of(action.ref))
+                outcome = await _write(kube, cache, metrics, action, live=live_of(action.ref), fights=fights)
             except NovaError as error:
                 applied.refused[action.ref] = error
                 log.warning("write_refused", object=str(action.ref), reason=error.reason, message=error.message)
@@ -94,7 +137,9 @@ async def carry_out(
     return applied
 
 
-async def _write(kube: Kube, cache: Cache, metrics: Metrics, action: Action, live: Live | None) -> Outcome:
+async def _write(
+    kube: Kube, cache: Cache, metrics: Metrics, action: Action, *, live: Live | None, fights: Fights
+) -> Outcome:
     if action.verb is Verb.DELETE:
         if action.uid is None or not await kube.delete(action.ref, uid=action.uid):
             return Outcome.UNCHANGED
@@ -103,7 +148,10 @@ async def _write(kube: Kube, cache: Cache, metrics: Metrics, action: Action, liv
     manifest = action.manifest
     if manifest is None:
         raise Retry(Reason.INTERNAL_ERROR, f"{action.ref}: an apply without an object")
-    body = await _applied(kube, metrics, manifest)
+    await _hand_over_scale(kube, manifest, live)
+    body = await _applied(kube, metrics, manifest, fights)
+    if body is None:
+        return Outcome.CONFLICT
     wanted = fingerprint(manifest)
     if owned_fingerprint(body) != wanted:
         log.warning("object_normalised", object=str(action.ref))
@@ -113,7 +161,18 @@ async def _write(kube: Kube, cache: Cache, metrics: Metrics, action: Action, liv
     return Outcome.UNCHANGED if int(body["metadata"]["resourceVersion"]) == live.version else Outcome.PATCHED
 
 
-async def _applied(kube: Kube, metrics: Metrics, manifest: Manifest) -> Manifest:
+async def _hand_over_scale(kube: Kube, manifest: Manifest, live: Live | None) -> None:
+    """Let a second manager hold `replicas` before we stop naming it, so that it does not fall back to one pod."""
+    if live is None or not isinstance(live.facts, WorkloadFacts) or manifest["kind"] != "Deployment":
+        return
+    handover = build_scale_handover(manifest, live.facts)
+    if handover is not None and live.desired != manifest["metadata"]["annotations"][ANNOTATION_DESIRED]:
+        with contextlib.suppress(Conflict):  # the autoscaler holds it already
+            await kube.apply(handover, force=False, manager=SCALE_MANAGER)
+
+
+async def _applied(kube: Kube, metrics: Metrics, manifest: Manifest, fights: Fights) -> Manifest | None:
+    """Return the object as stored, or None when the field that is in the way is left to its holder from now on."""
     try:
         return await kube.apply(manifest, force=False)
     except Conflict as conflict:
@@ -121,4 +180,8 @@ async def _applied(kube: Kube, metrics: Metrics, manifest: Manifest) -> Manifest
         log.info(
             "field_taken_back", object=f"{manifest['kind']} {manifest['metadata']['name']}", held_by=conflict.message
         )
+        ref = ref_of(manifest)
+        fights.record(ref, conflict.holders)
+        if fights.lost().get(ref):
+            return None
         return await kube.apply(manifest, force=True)

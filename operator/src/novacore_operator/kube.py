@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -48,7 +49,9 @@ OTHER_KINDS: dict[str, Kind] = {
 
 
 class Conflict(NovaError):  # noqa: N818 - the API server's word
-    """Another field manager holds a field, or the object moved on."""
+    """Another field manager holds fields (`holders`: field, manager), or the object moved on."""
+
+    holders: tuple[tuple[str, str], ...] = ()
 
 
 class Gone(NovaError):  # noqa: N818 - see Conflict
@@ -72,14 +75,14 @@ class Kube:
         self.guard: Callable[[], None] = lambda: None
 
     @classmethod
-    async def connect(cls, metrics: Metrics) -> Kube:
-        """Return a client with the pod's own identity, or a developer's kubeconfig."""
+    async def connect(cls, metrics: Metrics, *, kubeconfig: str | None = None, context: str | None = None) -> Kube:
+        """Return a client with the pod's own identity, or with a kubeconfig (None: where kubectl looks)."""
         configuration = Configuration()
         configuration.connection_pool_maxsize = 0  # watches each hold one; what bounds writes is `apply`
-        if "KUBERNETES_SERVICE_HOST" in os.environ:
+        if "KUBERNETES_SERVICE_HOST" in os.environ and kubeconfig is None and context is None:
             _untyped.load_incluster_config(client_configuration=configuration)
         else:
-            await _untyped.load_kube_config(client_configuration=configuration)
+            await _untyped.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
         return cls(DynamicClient(ApiClient(configuration)), metrics)
 
     async def close(self) -> None:
@@ -95,6 +98,11 @@ class Kube:
         except NotFound:
             return None
         return body
+
+    async def find(self, ref: Ref) -> Manifest | None:
+        """Return one object with the right to list alone, or None."""
+        items, _ = await self.list(ref.kind, namespace=ref.namespace, name=ref.name)
+        return items[0] if items else None
 
     async def list(
         self, kind: str, *, namespace: str | None, labels: str | None = None, name: str | None = None
@@ -138,10 +146,20 @@ class Kube:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    async def apply(self, manifest: Manifest, *, force: bool, subresource: str = "") -> Manifest:
+    async def apply(
+        self,
+        manifest: Manifest,
+        *,
+        force: bool,
+        subresource: str = "",
+        dry_run: bool = False,
+        manager: str = MANAGER,
+    ) -> Manifest:
         """Send an object by server-side apply and return it as stored. Conflict when others hold fields."""
-        self.guard()
+        if not dry_run:
+            self.guard()
         metadata = manifest["metadata"]
+        more = {"query_params": [("dryRun", "All")]} if dry_run else {}
         body: Manifest = await self._call(
             "patch",
             manifest["kind"],
@@ -151,8 +169,9 @@ class Kube:
             subresource=subresource,
             body=manifest,
             content_type="application/apply-patch+yaml",
-            field_manager=MANAGER,
+            field_manager=manager,
             force_conflicts="true" if force else "false",
+            **more,
         )
         return body
 
@@ -249,20 +268,35 @@ def _event(event: dict[str, Any]) -> tuple[str, Manifest]:
 def _translated(error: ApiException, what: str) -> NovaError:
     """Return the operator's error for an answer of the API server. The body's message never holds our Secrets."""
     try:
-        message = str(json.loads(error.body or "{}").get("message", error.reason))
+        answer = json.loads(error.body or "{}")
+        message = str(answer.get("message", error.reason))
     except (ValueError, AttributeError):
-        message = str(error.reason)
+        answer, message = {}, str(error.reason)
     message = message[:500]
     known: dict[int, type[NovaError]] = {404: NotFound, 409: Conflict, 410: Gone, 403: Forbidden, 401: Retry}
     if error.status == 403 and "exceeded quota" in message:
         return Blocked(Reason.APPLY_REFUSED, f"{what}: {message}")
     if error.status in known:
         reason = Reason.FORBIDDEN if error.status in (401, 403) else Reason.APPLY_REFUSED
-        return known[error.status](reason, f"{what}: {message}")
+        translated = known[error.status](reason, f"{what}: {message}")
+        if isinstance(translated, Conflict):
+            translated.holders = _holders(answer)
+        return translated
     if error.status in (400, 422):
         return Blocked(Reason.APPLY_REFUSED, f"{what}: {message}")
     after = (error.headers or {}).get("Retry-After")
     return Retry(Reason.API_UNAVAILABLE, f"{what}: {error.status} {message}", after_s=float(after) if after else None)
+
+
+def _holders(answer: Any) -> tuple[tuple[str, str], ...]:
+    """Return (field, manager) of each conflict that a server-side apply names."""
+    causes = (answer.get("details") or {}).get("causes") or ()
+    found = (
+        (str(cause.get("field", "")), re.search(r'conflict with "([^"]*)"', str(cause.get("message", ""))))
+        for cause in causes
+        if cause.get("reason") == "FieldManagerConflict"
+    )
+    return tuple((field, match.group(1) if match else "unknown") for field, match in found)
 
 
 async def wait_until_served(kube: Kube, *, namespace: str | None, pause_s: float = 2.0) -> None:
@@ -270,7 +304,7 @@ async def wait_until_served(kube: Kube, *, namespace: str | None, pause_s: float
     while True:
         try:
             await kube.list(KIND, namespace=namespace)
-        except NotFound:
+        except (NotFound, Retry):  # Retry: for a moment after it was made its storage is not there yet
             await asyncio.sleep(pause_s)
         else:
             return

@@ -6,16 +6,18 @@ PLAN-2 nothing is deleted but what carries the resource's uid as controller (lab
 PLAN-3 a wanted object that is gone or changed is written again, whoever changed it.
 PLAN-4 no service is created or changed before the migration of this release has ended well; repairs are not held up.
 PLAN-5 Secrets come before everything that mounts them.
+PLAN-6 on the way back to an older release the stages go in reverse, and no migration is waited for: none is undone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from novacore_contracts.services import POSTGRES_NAME, REDIS_NAME, SERVICES
 from novacore_operator.build.installation import Contents, build_installation
+from novacore_operator.build.scale import pods_wanted
 from novacore_operator.policies import Finding
 from novacore_operator.policies.rollout import MAY_CHANGE, MAY_CREATE, RolloutState, first_gate, stores_starting
 from novacore_operator.rotation import mint
@@ -32,12 +34,14 @@ from novacore_operator.state import (
     names,
     ref_of,
 )
+from novacore_operator.state.fieldpath import without
 from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
-from novacore_operator.state.ownership import fingerprint
+from novacore_operator.state.ownership import desired_hash, fingerprint
 
 JOBS_KEPT = 3
-NEVER_DELETED = ("Secret", "PersistentVolumeClaim")
-"""Secrets go with their owner or stay with the data; claims are the StatefulSet controller's business."""
+NEVER_DELETED = ("Secret", "PersistentVolumeClaim", "ControllerRevision")
+"""Secrets go with their owner or stay with the data; claims are the StatefulSet controller's business; stored releases
+are no part of what is wanted (`releases.keep`)."""
 
 
 class Verb(StrEnum):
@@ -89,11 +93,13 @@ WAVES: dict[str, int] = {
     "ServiceAccount": 1,
     "NetworkPolicy": 1,
     "Service": 1,
+    "ControllerRevision": 1,
     "PersistentVolumeClaim": 2,
     "StatefulSet": 2,
     "Job": 3,
     "Deployment": 4,
     "PodDisruptionBudget": 5,
+    "HorizontalPodAutoscaler": 5,
 }
 LAST_WAVE = 9
 
@@ -137,13 +143,27 @@ def contents_of(nova: Nova, seen: Observed, material: Material) -> Contents:
     )
 
 
-def plan(nova: Nova, seen: Observed, material: Material) -> Plan:
-    """Return what must be written to make the installation as `nova` says."""
+def plan(
+    nova: Nova,
+    seen: Observed,
+    material: Material,
+    *,
+    returning: bool = False,
+    left: Mapping[Ref, frozenset[str]] | None = None,
+) -> Plan:
+    """Return what must be written to make the installation as `nova` says.
+
+    `returning`: on the way back (PLAN-6). `left`: fields that are left to other managers, by object.
+    """
     manifests = build_installation(nova, seen, contents_of(nova, seen, material))
     wanted = {ref_of(manifest): manifest for manifest in manifests}
+    for ref, paths in (left or {}).items():
+        if ref in wanted:
+            wanted[ref] = _leaving(wanted[ref], paths)
     job = next(ref for ref in wanted if ref.kind == "Job")
     differences = {ref: why for ref, manifest in wanted.items() if (why := difference(ref, manifest, seen)) is not None}
-    held = _held(nova, seen, wanted, differences, job=job)
+    state = rollout_state(nova, seen, wanted, job=job, returning=returning)
+    held = _held(state, seen, wanted, differences, job=job)
     actions = [
         Action(Verb.APPLY, ref, why, WAVES[ref.kind], manifest=wanted[ref])
         for ref, why in differences.items()
@@ -153,6 +173,13 @@ def plan(nova: Nova, seen: Observed, material: Material) -> Plan:
         Action(Verb.DELETE, live.ref, Why.UNWANTED, LAST_WAVE, uid=live.uid) for live in _unwanted(nova, seen, wanted)
     ]
     return Plan(tuple(actions), wanted, held, job)
+
+
+def _leaving(manifest: Manifest, paths: Iterable[str]) -> Manifest:
+    """Return a manifest without the fields that are left to others, hashed anew."""
+    lean = without(manifest, sorted(paths))
+    annotations = {**lean["metadata"].get("annotations", {}), ANNOTATION_DESIRED: desired_hash(lean)}
+    return {**lean, "metadata": {**lean["metadata"], "annotations": annotations}}
 
 
 def difference(ref: Ref, manifest: Manifest, seen: Observed) -> Why | None:
@@ -174,7 +201,7 @@ def is_settled(ref: Ref, manifest: Manifest, seen: Observed) -> bool:
     if live is None or difference(ref, manifest, seen) is not None or not isinstance(live.facts, WorkloadFacts):
         return False
     facts = live.facts
-    replicas = manifest["spec"]["replicas"]
+    replicas = pods_wanted(manifest, facts)
     return (
         facts.observed_generation >= live.generation
         and facts.replicas == replicas
@@ -183,7 +210,17 @@ def is_settled(ref: Ref, manifest: Manifest, seen: Observed) -> bool:
     )
 
 
-def rollout_state(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], job: Ref) -> RolloutState:
+def replaces_pods(intended: Plan, seen: Observed) -> bool:
+    """Return whether a plan, what it holds back included, replaces a running pod by one of another template."""
+    return any(
+        ref.kind in ("Deployment", "StatefulSet") and ref in seen.objects and _template_changes(ref, manifest, seen)
+        for ref, manifest in intended.wanted.items()
+    )
+
+
+def rollout_state(
+    nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], *, job: Ref, returning: bool
+) -> RolloutState:
     """Gather what the gates look at."""
     stores = [
         Ref("StatefulSet", nova.namespace, name)
@@ -195,6 +232,9 @@ def rollout_state(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], jo
     settled, rolling = {}, set()
     for service in SERVICES:
         ref = Ref("Deployment", nova.namespace, service.full_name)
+        if ref not in wanted:
+            settled[service.name] = True  # disabled: nobody waits for it
+            continue
         settled[service.name] = is_settled(ref, wanted[ref], seen)
         if not settled[service.name] and ref in seen.objects and not _template_changes(ref, wanted[ref], seen):
             rolling.add(service.name)
@@ -206,6 +246,7 @@ def rollout_state(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], jo
         settled=settled,
         rolling=frozenset(rolling),
         max_parallel=nova.spec.rollout.max_parallel,
+        returning=returning,
     )
 
 
@@ -215,10 +256,14 @@ def _template_changes(ref: Ref, manifest: Manifest, seen: Observed) -> bool:
 
 
 def _held(
-    nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], differences: Mapping[Ref, Why], *, job: Ref
+    state: RolloutState,
+    seen: Observed,
+    wanted: Mapping[Ref, Manifest],
+    differences: Mapping[Ref, Why],
+    *,
+    job: Ref,
 ) -> dict[Ref, Finding]:
     """Return what may not be written yet, and what it waits for."""
-    state = rollout_state(nova, seen, wanted, job)
     held: dict[Ref, Finding] = {}
     waiting = stores_starting(state)
     if differences.get(job) is Why.MISSING and waiting is not None:
@@ -240,15 +285,7 @@ def _held(
 
 def _with_rolling(state: RolloutState, component: str) -> RolloutState:
     """Count a service that this very plan begins to change."""
-    return RolloutState(
-        stores_ready=state.stores_ready,
-        migrated=state.migrated,
-        migration_failed=state.migration_failed,
-        migration_message=state.migration_message,
-        settled={**state.settled, component: False},
-        rolling=state.rolling | {component},
-        max_parallel=state.max_parallel,
-    )
+    return replace(state, settled={**state.settled, component: False}, rolling=state.rolling | {component})
 
 
 def _unwanted(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest]) -> Iterable[Live]:

@@ -39,8 +39,10 @@ def namespaced_rules() -> list[Rule]:
         {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["list", "watch"]},
         {"apiGroups": [GROUP], "resources": [f"{PLURAL}/status"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["serviceaccounts", "services", "configmaps"], "verbs": WRITTEN},
-        {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": WRITTEN},
+        {"apiGroups": ["apps"], "resources": ["deployments", "controllerrevisions"], "verbs": WRITTEN},
+        {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["list", "watch", "create", "patch"]},
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": WRITTEN},
+        {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": WRITTEN},
         {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": WRITTEN},
         {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": WRITTEN},
         {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["list", "watch", "patch"]},
@@ -64,7 +66,7 @@ def own_namespace_rules(watch_namespaces: Iterable[str] = ()) -> list[Rule]:
     In cluster mode the installations' namespaces, hence the names of their root keys, are not known beforehand: there
     the right covers the Secrets of the operator's own namespace, and of no other.
     """
-    roots: Rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"]}
+    roots: Rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": SECRETS}
     wanted = sorted(names.root_secret(namespace) for namespace in watch_namespaces)
     if wanted:
         roots["resourceNames"] = wanted

@@ -52,6 +52,61 @@ class Reason(StrEnum):
         "The spec, the release or the operator's version changed.",
         "Wait; `kubectl get nova -o yaml` shows under `status.components` which service is being replaced.",
     )
+    ROLLED_BACK = (
+        "RolledBack",
+        "The roll-out of this generation failed; the last good release is in force again.",
+        "The new release crashes, cannot be pulled, does not become ready in time, or its migration failed.",
+        "Read the condition `RolledBack`: it names the service and its last words. Mend the spec: the next generation "
+        "is tried anew, this one is not.",
+    )
+    ROLLING_BACK = (
+        "RollingBack",
+        "The last good release is being put back, service by service in reverse order.",
+        "The roll-out of this generation failed.",
+        "Wait; the condition `RolledBack` says what failed.",
+    )
+    NOT_ROLLED_BACK = (
+        "NotRolledBack",
+        "This generation has not been taken back.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    RELEASE_MISSING = (
+        "ReleaseMissing",
+        "The roll-out failed, and the stored release to return to is gone.",
+        "Somebody deleted the ControllerRevisions `novacore-release-*`.",
+        "Mend the spec: the next generation is tried anew.",
+    )
+    MAINTENANCE_WAIT = (
+        "MaintenanceWait",
+        "The change would replace pods and waits for a maintenance window; the last good release stays in force.",
+        "`spec.maintenance.windows` has no window open now.",
+        "Wait for the time in the message, or remove the windows to go on at once.",
+    )
+    CAPACITY_FULL = (
+        "CapacityFull",
+        "Every component has as many available pods as it should have.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    FIELD_CONFLICT = (
+        "FieldConflict",
+        "Another manager has set a field of ours again and again; the operator leaves it alone until the spec changes.",
+        "A second controller, or a person's script, writes the same field.",
+        "Find the manager that the message names and take the field out of what it writes, then change the spec.",
+    )
+    NO_CONFLICT = (
+        "NoConflict",
+        "No other manager insists on a field the operator owns.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    PLANNED = (
+        "Planned",
+        "`spec.mode` is Plan: `status.plan` says what Apply would do, and nothing is written.",
+        "Somebody asked for a plan.",
+        "Read the plan, then set `spec.mode` to Apply.",
+    )
     PROGRESS_DEADLINE_EXCEEDED = (
         "ProgressDeadlineExceeded",
         "A service did not become available within `spec.rollout.progressDeadlineSeconds`.",
@@ -219,6 +274,12 @@ class Reason(StrEnum):
         "A field the operator owns was changed or an object was deleted; it has been put back.",
         "Somebody or something edited it.",
         "Make the change in the NovaCoreDeployment instead.",
+    )
+    SECRET_ADOPTED = (
+        "SecretAdopted",
+        "A Secret was changed while no operator ran; what verifies in it was kept, the rest was made anew.",
+        "Somebody edited it, or restored it from a backup.",
+        "If you did not do it: find out who may write Secrets in this namespace.",
     )
     SECRET_RESTORED = (
         "SecretRestored",

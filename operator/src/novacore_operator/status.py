@@ -15,12 +15,14 @@ from datetime import datetime
 from typing import Any
 
 from novacore_contracts.services import SERVICES
+from novacore_operator.build.scale import pods_wanted
 from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
 from novacore_operator.state import JobFacts, Manifest, Nova, Observed, PodFacts, Ref, WorkloadFacts
 from novacore_operator.state.names import ANNOTATION_TEMPLATE
 
 MESSAGE_CHARS = 1000
+HISTORY_KEPT = 10
 PODS_TROUBLE: Mapping[str, Reason] = {
     "ErrImagePull": Reason.IMAGE_PULL_FAILED,
     "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
@@ -42,8 +44,13 @@ class View:
     pending: frozenset[Ref] = frozenset()  # still to be written, held back ones included
     held: Mapping[Ref, Finding] = field(default_factory=dict)
     job: Ref | None = None
-    blocked: Finding | None = None  # nothing was done, and why
+    blocked: Finding | None = None  # what the spec asks for is not done, and why
     failed: Finding | None = None  # a write was refused
+    returned: Finding | None = None  # this generation was taken back, and why
+    last_good: int | None = None  # number of the newest stored release
+    target: str | None = None  # release the spec asks for, where another one is in force
+    planned: Mapping[str, Any] | None = None  # status.plan, in mode Plan
+    conflicts: tuple[str, ...] = ()  # fields left to another manager, as sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +92,24 @@ def compute(nova: Nova, seen: Observed, view: View, *, now: datetime) -> dict[st
         "DataStoresReady": _stores(parts, view),
         "MigrationsApplied": _migrations(seen, view),
         "Progressing": _progressing(nova, parts, view),
+        "Degraded": _degraded(nova, parts),
+        "RolledBack": _rolled_back(view),
+        "FieldConflict": _field_conflict(view),
         "Paused": _paused(nova),
     }
     verdicts = {"Ready": _ready(parts, verdicts, view), **verdicts}
-    release: dict[str, Any] = {"target": nova.spec.version}
-    current = nova.spec.version if verdicts["Ready"][0] == "True" else nova.status.get("release", {}).get("current")
-    if current:
-        release["current"] = current
     status: dict[str, Any] = {
         "observedGeneration": nova.generation,
         "conditions": [_condition(nova, kind, verdict, now) for kind, verdict in verdicts.items()],
-        "release": release,
+        "release": _release(nova, verdicts, view, now),
     }
+    history = _history(nova, verdicts, view, now)
+    if history:
+        status["history"] = history
+    if view.planned is not None:
+        status["plan"] = dict(view.planned)
     if parts:  # a blocked resource says nothing about components: nobody looked
-        status["services"] = f"{sum(part.ready for part in services)}/{len(SERVICES)}"
+        status["services"] = f"{sum(part.ready for part in services)}/{len(services)}"
         status["components"] = [part.as_dict() for part in parts]
     return status
 
@@ -116,9 +127,51 @@ def _condition(nova: Nova, kind: str, verdict: Verdict, now: datetime) -> dict[s
         "status": verdict[0],
         "reason": verdict[1].value,
         "message": verdict[2][:MESSAGE_CHARS],
-        "lastTransitionTime": before["lastTransitionTime"] if same else now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lastTransitionTime": before["lastTransitionTime"] if same else _stamp(now),
         "observedGeneration": nova.generation,
     }
+
+
+def _release(nova: Nova, verdicts: Mapping[str, Verdict], view: View, now: datetime) -> dict[str, Any]:
+    before = nova.status.get("release", {})
+    release: dict[str, Any] = {"target": view.target or nova.spec.version}
+    current = nova.spec.version if verdicts["Ready"][0] == "True" else before.get("current")
+    if current:
+        release["current"] = current
+    if view.last_good is not None:
+        release["lastGood"] = view.last_good
+    waited = condition_of(nova.status, "Progressing").get("reason") == Reason.MAINTENANCE_WAIT
+    begins = waited and verdicts["Progressing"][1] is not Reason.MAINTENANCE_WAIT
+    same = nova.status.get("observedGeneration") == nova.generation and not begins
+    release["since"] = before["since"] if same and "since" in before else _stamp(now)
+    return release
+
+
+def _history(nova: Nova, verdicts: Mapping[str, Verdict], view: View, now: datetime) -> list[dict[str, Any]]:
+    """Return the last generations' ends, newest first. A generation that brings no other release adds none."""
+    before = list(nova.status.get("history") or ())
+    entry: dict[str, Any] = {
+        "generation": nova.generation,
+        "version": view.target or nova.spec.version,
+        "at": _stamp(now),
+    }
+    if view.last_good is not None:
+        entry["revision"] = view.last_good
+    if view.returned is not None:
+        entry |= {"outcome": "RolledBack", "reason": view.returned.reason.value}
+        entry["message"] = view.returned.message[:MESSAGE_CHARS]
+        known = any(old["generation"] == nova.generation and old["outcome"] == "RolledBack" for old in before)
+    elif verdicts["Ready"][0] == "True" and view.last_good is not None:
+        entry |= {"outcome": "Succeeded", "reason": Reason.READY.value}
+        last: dict[str, Any] = next((old for old in before if old["outcome"] == "Succeeded"), {})
+        known = last.get("revision") == view.last_good
+    else:
+        known = True
+    return before if known else [entry, *before][:HISTORY_KEPT]
+
+
+def _stamp(now: datetime) -> str:
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 # --- components -------------------------------------------------------------------------------------------------------
@@ -139,7 +192,7 @@ def _part(nova: Nova, ref: Ref, manifest: Manifest, seen: Observed, view: View) 
     name = ref.name.removeprefix("novacore-")
     live = seen.objects.get(ref)
     facts = live.facts if live is not None and isinstance(live.facts, WorkloadFacts) else WorkloadFacts(0, 0, 0, 0, 0)
-    desired = manifest["spec"]["replicas"]
+    desired = pods_wanted(manifest, facts)
     current = live is not None and ref not in view.pending and facts.observed_generation >= live.generation
     updated = facts.updated if current else 0
     available = facts.available
@@ -251,16 +304,44 @@ def _migrations(seen: Observed, view: View) -> Verdict:
 def _progressing(nova: Nova, parts: list[_Part], view: View) -> Verdict:
     if view.blocked is not None:
         return "False", view.blocked.reason, view.blocked.message
+    busy = [part for part in parts if not part.ready]
+    names = ", ".join(part.name for part in busy) or f"{len(view.pending)} objects to write"
+    under_way = bool(busy or view.pending)
+    if view.returned is not None and not under_way:
+        return "False", Reason.ROLLED_BACK, f"release {view.last_good} runs again"
+    if view.returned is not None:
+        return "True", Reason.ROLLING_BACK, f"back to release {view.last_good}: {names}"
     stalled = next((part for part in parts if part.reason is Reason.PROGRESS_DEADLINE_EXCEEDED), None)
     if stalled is not None:
         return "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{stalled.name}: {stalled.message}"
-    busy = [part for part in parts if not part.ready]
-    if not view.pending and not busy:
+    if not under_way:
         return "False", Reason.COMPLETE, f"generation {nova.generation} is carried out"
-    if nova.status.get("release", {}).get("current"):
-        names = ", ".join(part.name for part in busy) or f"{len(view.pending)} objects to write"
-        return "True", Reason.ROLLING_OUT, names
-    return "True", Reason.INSTALLING, f"{sum(part.ready for part in parts)} of {len(parts)} components are ready"
+    first_time = not nova.status.get("release", {}).get("current")
+    ready = f"{sum(part.ready for part in parts)} of {len(parts)} components are ready"
+    return ("True", Reason.INSTALLING, ready) if first_time else ("True", Reason.ROLLING_OUT, names)
+
+
+def _degraded(nova: Nova, parts: list[_Part]) -> Verdict:
+    """Whether what once ran has less than it should: for alerts, also while a roll-out is under way."""
+    short = [part for part in parts if part.available < part.desired]
+    if not short:
+        return "False", Reason.CAPACITY_FULL, "every component has the pods it should have"
+    if not nova.status.get("release", {}).get("current"):
+        return "False", Reason.INSTALLING, "it has not been wholly ready yet"
+    lacks = "; ".join(f"{part.name} {part.available}/{part.desired}" for part in short)
+    return "True", short[0].reason, f"fewer pods than wanted are available: {lacks}"
+
+
+def _rolled_back(view: View) -> Verdict:
+    if view.returned is None:
+        return "False", Reason.NOT_ROLLED_BACK, "this generation has not been taken back"
+    return "True", view.returned.reason, view.returned.message
+
+
+def _field_conflict(view: View) -> Verdict:
+    if not view.conflicts:
+        return "False", Reason.NO_CONFLICT, "nobody else insists on a field of ours"
+    return "True", Reason.FIELD_CONFLICT, "; ".join(view.conflicts)
 
 
 def _paused(nova: Nova) -> Verdict:
@@ -270,10 +351,9 @@ def _paused(nova: Nova) -> Verdict:
 
 
 def _ready(parts: list[_Part], verdicts: Mapping[str, Verdict], view: View) -> Verdict:
-    if view.blocked is not None:
-        return "False", view.blocked.reason, view.blocked.message
-    if view.failed is not None:
-        return "False", view.failed.reason, view.failed.message
+    overruled = _overruled(view)
+    if overruled is not None:
+        return overruled
     for kind in ("SecretsReady", "DataStoresReady", "MigrationsApplied"):
         status, reason, message = verdicts[kind]
         if status != "True":
@@ -287,6 +367,23 @@ def _ready(parts: list[_Part], verdicts: Mapping[str, Verdict], view: View) -> V
         names = ", ".join(sorted(str(ref) for ref in view.pending)[:5])
         return "False", Reason.ROLLING_OUT, f"to be written: {names}"
     return "True", Reason.READY, f"all {len(parts)} components run at their desired revision"
+
+
+def _overruled(view: View) -> Verdict | None:
+    """Return why this generation is not what runs, however well that may run."""
+    if view.blocked is not None:
+        return "False", view.blocked.reason, view.blocked.message
+    if view.returned is not None:
+        return (
+            "False",
+            Reason.ROLLED_BACK,
+            f"{view.returned.message}. Release {view.last_good} is in force: mend the spec",
+        )
+    if view.failed is not None:
+        return "False", view.failed.reason, view.failed.message
+    if view.conflicts:
+        return "False", Reason.FIELD_CONFLICT, "; ".join(view.conflicts)
+    return None
 
 
 def _store_cause(parts: list[_Part], otherwise: Reason) -> Reason:

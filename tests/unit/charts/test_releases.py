@@ -14,9 +14,9 @@ CHARTS = Path(__file__).resolve().parents[3] / "charts"
 NAMES = ("novacore-operator", "novacore")
 
 
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("release", RELEASES[:-1])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_release_has_its_packaged_chart(name: str, release: str) -> None:
+def test_every_release_before_the_present_one_has_its_packaged_chart(name: str, release: str) -> None:
     with tarfile.open(CHARTS / "releases" / f"{name}-{release}.tgz") as package:
         found = package.extractfile(f"{name}/Chart.yaml")
         assert found is not None
@@ -27,6 +27,9 @@ def test_every_release_has_its_packaged_chart(name: str, release: str) -> None:
 def test_a_packaged_version_is_what_the_folder_holds(name: str) -> None:
     """A change of a released chart needs a new version: `Chart.yaml` first, then `make package`."""
     version = yaml.safe_load((CHARTS / name / "Chart.yaml").read_text())["version"]
+    assert version == RELEASES[-1]
+    if not (CHARTS / "releases" / f"{name}-{version}.tgz").exists():
+        return  # not released yet: its folder may change
     with tarfile.open(CHARTS / "releases" / f"{name}-{version}.tgz") as package:
         packed = {
             member.name.removeprefix(f"{name}/"): package.extractfile(member).read()  # type: ignore[union-attr] # a file

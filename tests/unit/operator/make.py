@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from novacore_contracts.releases import CURRENT
 from novacore_operator.api.spec import Spec
 from novacore_operator.plan import Plan, Verb, plan, setting_of
 from novacore_operator.rotation import mint
@@ -22,6 +23,7 @@ from novacore_operator.state import (
     PodFacts,
     Ref,
     Referenced,
+    ReleaseFacts,
     Sealed,
     WorkloadFacts,
     ref_of,
@@ -59,7 +61,7 @@ def make_nova(*, uid: str = UID, name: str = "nova", generation: int = 1, status
         generation=generation,
         created="2026-03-01T11:00:00Z",
         version=1,
-        spec=Spec.model_validate({"version": "0.1.0", **spec}),
+        spec=Spec.model_validate({"version": CURRENT, **spec}),
         status=status or {},
     )
 
@@ -166,7 +168,7 @@ def _fresh_facts(manifest: Manifest, before: Live | None) -> Any:
     if manifest["kind"] in ("Deployment", "StatefulSet"):
         old = before.facts if before is not None and isinstance(before.facts, WorkloadFacts) else None
         new = WorkloadFacts(
-            replicas=manifest["spec"]["replicas"],
+            replicas=manifest["spec"].get("replicas", old.replicas if old else 1),
             observed_generation=old.observed_generation if old else 0,
             total=old.total if old else 0,
             updated=0,
@@ -176,6 +178,8 @@ def _fresh_facts(manifest: Manifest, before: Live | None) -> Any:
             claim = manifest["spec"]["volumeClaimTemplates"][0]
             new = replace(new, storage=claim["spec"]["resources"]["requests"]["storage"])
         return new
+    if manifest["kind"] == "ControllerRevision":
+        return ReleaseFacts(manifest["revision"], "2026-03-01T12:00:00Z", **manifest["data"])
     if manifest["kind"] == "Job":
         return before.facts if before is not None else JobFacts(complete=False, failed=False)
     return None

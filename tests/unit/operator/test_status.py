@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from novacore_contracts.releases import CURRENT
 from novacore_operator.loop.reconcile import view_of
 from novacore_operator.plan import plan
 from novacore_operator.policies import Finding
@@ -48,7 +49,7 @@ def test_all_is_ready_when_all_is() -> None:
     assert status["observedGeneration"] == 1
     assert [item["name"] for item in status["components"]][:2] == ["postgres", "redis"]
     assert len(status["components"]) == 11
-    assert status["release"] == {"target": "0.1.0", "current": "0.1.0"}
+    assert status["release"] == {"target": CURRENT, "current": CURRENT, "since": "2026-03-01T12:00:00Z"}
 
 
 FLAWS = {

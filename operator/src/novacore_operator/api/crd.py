@@ -36,7 +36,7 @@ COLUMNS: tuple[tuple[str, str, str, int, str], ...] = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0, "Whether all of it runs as asked."),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0, "Why it is ready or not."),
     ("Version", "string", ".spec.version", 0, "Release of the services."),
-    ("Services", "string", ".status.services", 0, "Ready services of nine."),
+    ("Services", "string", ".status.services", 0, "Ready services of all that are enabled."),
     ("Postgres", "string", '.status.conditions[?(@.type=="DataStoresReady")].status', 0, "Whether the stores answer."),
     ("Secrets", "string", '.status.conditions[?(@.type=="SecretsReady")].status', 0, "Whether all keys are in place."),
     ("Progressing", "string", '.status.conditions[?(@.type=="Progressing")].reason', 1, "What is under way."),

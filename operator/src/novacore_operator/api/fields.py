@@ -34,6 +34,7 @@ Quantity = Annotated[str, Field(pattern=QUANTITY, max_length=24)]
 
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)]
 Labels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
+EnvValue = Annotated[str, Field(max_length=4096)]
 Annotations = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
 FreeForm = Annotated[
     dict[str, Any],

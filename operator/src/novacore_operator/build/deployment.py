@@ -8,47 +8,43 @@ from typing import Any
 from novacore_contracts.identity import BOOTSTRAP_AUDIENCE, BOOTSTRAP_TOKEN_SECONDS
 from novacore_contracts.paths import Paths
 from novacore_contracts.services import INTERNAL_PORT, Service
+from novacore_operator.api.service import ServiceSpec
 from novacore_operator.build.common import labels, manifest, selector
 from novacore_operator.build.pod import (
     config_volume,
     container_security,
     empty_dir,
     image_pull_secrets,
+    last_words,
     pod_security,
     secret_volume,
+    stamped,
 )
-from novacore_operator.build.release import image_of
+from novacore_operator.build.release import image_for, image_of, since
 from novacore_operator.build.resources import build_resources
+from novacore_operator.build.scale import scale_of
 from novacore_operator.state import Manifest, Nova, names
 from novacore_operator.state.names import ANNOTATION_TEMPLATE, LABEL_SERVING
-from novacore_operator.state.ownership import digest
 
 PATHS = Paths(Path("/"))  # of a pod, whatever NOVA_ROOT says here
 FILES_GROUP = 65532
 """User and group of the services; secrets are readable by the group only."""
-
-
-def replicas(nova: Nova, service: Service) -> int:
-    """Return how many pods a service should have."""
-    wanted = nova.spec.of(service.name).replicas
-    if wanted is not None:
-        return wanted
-    if nova.spec.profile == "Development" or service.name == "distillation-worker":
-        return 1  # distillation-worker: its schedule needs no second pod
-    return 2
+OF_ONE_REVISION = ["pod-template-hash"]
+"""Pods of the old revision do not count for the spread: a roll-out would end lopsided when they go."""
 
 
 def build_deployment(nova: Nova, service: Service, *, settings_hash: str) -> Manifest:
     """Return the Deployment of one service. `settings_hash`: of the settings it reads only when it starts."""
-    template = _template(nova, service, settings_hash=settings_hash)
+    template, mark = stamped(nova.spec, _template(nova, service, settings_hash=settings_hash))
+    least, given = scale_of(nova, service)
     return manifest(
         "Deployment",
         nova,
         service.full_name,
         component=service.name,
-        annotations={ANNOTATION_TEMPLATE: digest(template)},
+        annotations={ANNOTATION_TEMPLATE: mark, **least},
         spec={
-            "replicas": replicas(nova, service),
+            **given,
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": nova.spec.rollout.progress_deadline_seconds,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -60,6 +56,7 @@ def build_deployment(nova: Nova, service: Service, *, settings_hash: str) -> Man
 
 def _template(nova: Nova, service: Service, *, settings_hash: str) -> dict[str, Any]:
     spec = nova.spec.of(service.name)
+    image = image_for(nova.spec, service.name)
     volumes, mounts = _files(service)
     pod: dict[str, Any] = {
         "serviceAccountName": service.full_name,
@@ -70,9 +67,10 @@ def _template(nova: Nova, service: Service, *, settings_hash: str) -> dict[str, 
         "containers": [
             {
                 "name": service.name,
-                "image": image_of(nova.spec),
-                "imagePullPolicy": nova.spec.image.pull_policy,
+                "image": image_of(nova.spec, image),
+                "imagePullPolicy": image.pull_policy,
                 "args": ["serve", service.name],
+                **_env(spec),
                 "ports": _ports(service),
                 "resources": build_resources(service.name, spec.resources),
                 "securityContext": container_security(),
@@ -80,11 +78,12 @@ def _template(nova: Nova, service: Service, *, settings_hash: str) -> dict[str, 
                 "livenessProbe": _probe("/livez", period_s=10, failures=6),
                 "readinessProbe": _probe("/readyz", period_s=3, failures=3),
                 "volumeMounts": mounts,
+                **last_words(nova.spec),
             }
         ],
         "volumes": volumes,
     }
-    pod |= image_pull_secrets(nova.spec.image.pull_secrets)
+    pod |= image_pull_secrets(image.pull_secrets)
     pod |= _scheduling(nova, service)
     return {
         "metadata": {
@@ -93,6 +92,13 @@ def _template(nova: Nova, service: Service, *, settings_hash: str) -> dict[str, 
         },
         "spec": pod,
     }
+
+
+def _env(spec: ServiceSpec) -> dict[str, Any]:
+    """Return `env`, by name; absent when there is none. An empty value is left out, as the API server does."""
+    if not spec.env:
+        return {}
+    return {"env": [{"name": name, **({"value": value} if value else {})} for name, value in sorted(spec.env.items())]}
 
 
 def _ports(service: Service) -> list[dict[str, Any]]:
@@ -183,7 +189,8 @@ def _scheduling(nova: Nova, service: Service) -> dict[str, Any]:
     if spec.topology_spread_constraints is None:  # also for one pod: a change of replicas must not change the template
         spread = [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]
     if spread:
-        result["topologySpreadConstraints"] = [
-            {**item, "labelSelector": {"matchLabels": selector(service.name)}} for item in spread
-        ]
+        own: dict[str, Any] = {"labelSelector": {"matchLabels": selector(service.name)}}
+        if since(nova.spec, "0.2.0"):
+            own["matchLabelKeys"] = OF_ONE_REVISION
+        result["topologySpreadConstraints"] = [{**item, **own} for item in spread]
     return result

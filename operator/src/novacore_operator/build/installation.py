@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from novacore_contracts.services import POSTGRES_NAME, POSTGRES_PORT, REDIS_NAME, REDIS_PORT, SERVICES
+from novacore_contracts.services import POSTGRES_NAME, POSTGRES_PORT, REDIS_NAME, REDIS_PORT
 from novacore_operator.build.common import amount, canonical
 from novacore_operator.build.config_map import build_ca, build_keyset_root
 from novacore_operator.build.deployment import build_deployment
+from novacore_operator.build.horizontal_pod_autoscaler import build_horizontal_pod_autoscaler
 from novacore_operator.build.job import build_migrate_job
 from novacore_operator.build.network_policy import build_migrate_policy, build_service_policy, build_store_policy
 from novacore_operator.build.pod_disruption_budget import build_pod_disruption_budget
@@ -75,7 +76,7 @@ def _stores(nova: Nova, seen: Observed, contents: Contents) -> list[Manifest | N
         build_postgres(
             nova,
             config_hash=digest([postgres_config and postgres_config["data"], contents.postgres_hash]),
-            created_size=_created_size(nova, seen, POSTGRES_NAME),
+            created=_created(nova, seen, POSTGRES_NAME),
         ),
         _claim(nova, seen, "postgres", nova.spec.postgres.storage.size) if simple else None,
         redis_config,
@@ -85,15 +86,15 @@ def _stores(nova: Nova, seen: Observed, contents: Contents) -> list[Manifest | N
         build_redis(
             nova,
             config_hash=digest([redis_config["data"], contents.redis_hash]),
-            created_size=_created_size(nova, seen, REDIS_NAME),
+            created=_created(nova, seen, REDIS_NAME),
         ),
         _claim(nova, seen, "redis", nova.spec.redis.storage.size),
     ]
 
 
-def _created_size(nova: Nova, seen: Observed, name: str) -> str | None:
+def _created(nova: Nova, seen: Observed, name: str) -> WorkloadFacts | None:
     live = seen.get("StatefulSet", nova.namespace, name)
-    return live.facts.storage or None if live is not None and isinstance(live.facts, WorkloadFacts) else None
+    return live.facts if live is not None and isinstance(live.facts, WorkloadFacts) else None
 
 
 def _claim(nova: Nova, seen: Observed, component: str, size: str) -> Manifest | None:
@@ -112,13 +113,14 @@ def _services(nova: Nova, seen: Observed) -> list[Manifest | None]:
         build_migrate_policy(nova),
         build_public_service(nova),
     ]
-    for service in SERVICES:
+    for service in nova.spec.enabled_services():
         objects += [
             build_service_account(nova, service.name),
             build_settings(nova, service.name),
             build_service(nova, service),
             build_service_policy(nova, service, operator_namespace=seen.operator_namespace),
             build_pod_disruption_budget(nova, service),
+            build_horizontal_pod_autoscaler(nova, service),
             build_deployment(nova, service, settings_hash=settings_hash(nova.spec, service.name)),
         ]
     return objects

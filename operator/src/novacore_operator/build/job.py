@@ -11,6 +11,7 @@ from novacore_operator.build.pod import (
     container_security,
     empty_dir,
     image_pull_secrets,
+    last_words,
     pod_security,
     secret_volume,
 )
@@ -45,6 +46,7 @@ def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
                 "args": ["migrate"],
                 "resources": build_resources("migrate"),
                 "securityContext": container_security(),
+                **last_words(nova.spec),
                 "volumeMounts": [
                     {"name": volume["name"], "mountPath": path}
                     | ({} if volume["name"] == "tmp" else {"readOnly": True})

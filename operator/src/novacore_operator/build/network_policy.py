@@ -6,6 +6,7 @@ Each component gets one policy for both directions. Nothing rests on them alone:
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from novacore_contracts.services import (
     BY_NAME,
@@ -15,6 +16,7 @@ from novacore_contracts.services import (
     SERVICES,
     Service,
 )
+from novacore_operator.api.network import Peer
 from novacore_operator.build.common import manifest, selector
 from novacore_operator.state import Manifest, Nova
 from novacore_operator.state.names import MANAGER
@@ -46,6 +48,25 @@ def _policy(nova: Nova, component: str, ingress: list[dict[str, Any]], egress: l
     return manifest("NetworkPolicy", nova, f"novacore-{component}", component=component, spec=spec)
 
 
+def _visitors(nova: Nova) -> dict[str, Any]:
+    """Return who may come to the door, the gateway's public port: nothing said means anybody."""
+    wanted = nova.spec.network_policy.ingress_from
+    if wanted is None:
+        return {}
+    return {"from": [_visitor(peer) for peer in wanted]}
+
+
+def _visitor(peer: Peer) -> dict[str, Any]:
+    if peer.ip_block is not None:
+        return {"ipBlock": {"cidr": peer.ip_block.cidr}}
+    selectors = {"namespaceSelector": peer.namespace_selector, "podSelector": peer.pod_selector}
+    return {
+        name: {"matchLabels": dict(wanted.match_labels)} if wanted.match_labels else {}
+        for name, wanted in selectors.items()
+        if wanted is not None
+    }
+
+
 def callers(service: Service) -> tuple[str, ...]:
     """Return the services that may call `service`."""
     return tuple(other.name for other in SERVICES if service.name in other.peers)
@@ -69,7 +90,7 @@ def build_service_policy(nova: Nova, service: Service, *, operator_namespace: st
         }
     )
     if service.name == "gateway" and service.port is not None:
-        ingress.append({"ports": _tcp(service.port)})  # from anywhere: this is the door
+        ingress.append({**_visitors(nova), "ports": _tcp(service.port)})
     egress = [DNS]
     egress += [{"to": _pods(peer), "ports": _tcp(*_peer_ports(peer))} for peer in service.peers]
     if service.schema is not None:
@@ -79,13 +100,23 @@ def build_service_policy(nova: Nova, service: Service, *, operator_namespace: st
     if service.name == "auth-billing":
         egress.append(API_SERVER)  # TokenReview; the API server's address is not known to a selector
     if service.name == "intelligence" and nova.spec.models.llm.base_url:
-        egress.append({"ports": _tcp(80, 443, 8000, 8080, 11434)})
+        egress.append({"ports": _tcp(_port_of(nova.spec.models.llm.base_url))})  # its address may be any
     return _policy(nova, service.name, ingress, egress)
 
 
 def _peer_ports(peer: str) -> tuple[int, ...]:
     port = BY_NAME[peer].port
     return (INTERNAL_PORT,) if port is None else (port, INTERNAL_PORT)
+
+
+def _port_of(url: str) -> int:
+    """Return the port of an address, that of its scheme where it names none."""
+    parts = urlsplit(url)
+    usual = 443 if parts.scheme == "https" else 80
+    try:
+        return parts.port or usual
+    except ValueError:
+        return usual  # no number: the service says so when it starts
 
 
 def _postgres(nova: Nova) -> dict[str, Any]:

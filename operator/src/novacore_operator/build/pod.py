@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from novacore_operator.api.spec import Spec
+from novacore_operator.build.release import since
+from novacore_operator.state.names import ANNOTATION_TEMPLATE
+from novacore_operator.state.ownership import digest
+
 SECRET_MODE = 0o440
 """Readable by root and the pod's group, nobody else."""
 CONFIG_MODE = 0o444
@@ -29,6 +34,21 @@ def container_security() -> dict[str, Any]:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def last_words(spec: Spec) -> dict[str, str]:
+    """Return the fields that keep the end of a log in the pod's status: the reason of a roll-back outlives the pod."""
+    return {"terminationMessagePolicy": "FallbackToLogsOnError"} if since(spec, "0.2.0") else {}
+
+
+def stamped(spec: Spec, template: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return a pod template that names its own digest, so that a pod tells of which revision it is, and the digest."""
+    mark = digest(template)
+    if not since(spec, "0.2.0"):
+        return template, mark
+    metadata = template["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION_TEMPLATE: mark}
+    return {**template, "metadata": {**metadata, "annotations": annotations}}, mark
 
 
 def secret_volume(name: str, secret: str, *, mode: int = SECRET_MODE) -> dict[str, Any]:

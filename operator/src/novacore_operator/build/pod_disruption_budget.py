@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from novacore_contracts.services import Service
 from novacore_operator.build.common import manifest, selector
-from novacore_operator.build.deployment import replicas
+from novacore_operator.build.scale import replicas
 from novacore_operator.state import Manifest, Nova
 
 

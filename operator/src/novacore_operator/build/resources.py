@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from novacore_operator.api.spec import Resources
+from novacore_operator.api.resources import Resources
 from novacore_operator.build.common import amount, canonical
 
 # service: (cpu request, memory request, cpu limit, memory limit). Memory requests are what the process was measured to

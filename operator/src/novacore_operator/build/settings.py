@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from novacore_operator.api.spec import Spec, Tier
+from novacore_operator.api.limits import Tier
+from novacore_operator.api.spec import Spec
 from novacore_operator.build.common import manifest
 from novacore_operator.state import Manifest, Nova, names
 from novacore_operator.state.ownership import digest

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from novacore_contracts.services import POSTGRES_NAME, POSTGRES_PORT, REDIS_NAME, REDIS_PORT
-from novacore_operator.api.spec import Resources, Storage
+from novacore_operator.api.resources import Resources
+from novacore_operator.api.stores import Storage
 from novacore_operator.build.common import canonical, labels, manifest, selector
 from novacore_operator.build.pod import (
     config_volume,
@@ -16,7 +17,7 @@ from novacore_operator.build.pod import (
     secret_volume,
 )
 from novacore_operator.build.resources import build_resources
-from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.state import Manifest, Nova, WorkloadFacts, names
 from novacore_operator.state.names import ANNOTATION_TEMPLATE, LABEL_MANAGED_BY, LABEL_VERSION, MANAGER
 from novacore_operator.state.ownership import digest
 
@@ -25,11 +26,12 @@ STORE_USER = 999
 DATA = "data"
 
 
-def build_postgres(nova: Nova, *, config_hash: str, created_size: str | None = None) -> Manifest | None:
+def build_postgres(nova: Nova, *, config_hash: str, created: WorkloadFacts | None = None) -> Manifest | None:
     """Return the StatefulSet of Postgres, or None in mode External.
 
-    `config_hash`: of configuration, password and certificate, which are read at start. `created_size`: the size in the
-    claim template of the live object; it cannot be changed there, growth goes through the claim.
+    `config_hash`: of configuration, password and certificate, which are read at start. `created`: of the live object,
+    for what cannot be changed there: the size in its claim template (growth goes through the claim), its way of
+    managing pods.
     """
     postgres = nova.spec.postgres
     if postgres.mode != "Simple":
@@ -74,11 +76,11 @@ def build_postgres(nova: Nova, *, config_hash: str, created_size: str | None = N
         storage=postgres.storage,
         resources=postgres.resources,
         config_hash=config_hash,
-        created_size=created_size,
+        created=created,
     )
 
 
-def build_redis(nova: Nova, *, config_hash: str, created_size: str | None = None) -> Manifest:
+def build_redis(nova: Nova, *, config_hash: str, created: WorkloadFacts | None = None) -> Manifest:
     """Return the StatefulSet of Redis."""
     redis = nova.spec.redis
     volumes = [
@@ -110,7 +112,7 @@ def build_redis(nova: Nova, *, config_hash: str, created_size: str | None = None
         storage=redis.storage,
         resources=redis.resources,
         config_hash=config_hash,
-        created_size=created_size,
+        created=created,
     )
 
 
@@ -137,7 +139,7 @@ def _store(
     storage: Storage,
     resources: Resources | None,
     config_hash: str,
-    created_size: str | None,
+    created: WorkloadFacts | None,
 ) -> Manifest:
     container |= {
         "imagePullPolicy": nova.spec.image.pull_policy,
@@ -171,13 +173,22 @@ def _store(
         spec={
             "serviceName": {"postgres": POSTGRES_NAME, "redis": REDIS_NAME}[component],
             "replicas": 1,
+            "podManagementPolicy": _pod_management(created),
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(component)},
             "template": template,
-            "volumeClaimTemplates": [_claim_template(component, storage, created_size)],
+            "volumeClaimTemplates": [
+                _claim_template(component, storage, created.storage if created is not None else None)
+            ],
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": storage.reclaim, "whenScaled": "Retain"},
         },
     )
+
+
+def _pod_management(created: WorkloadFacts | None) -> str:
+    """Return Parallel: OrderedReady does not replace a pod that never became ready, so nothing leads back from a bad
+    image. Release 0.1.0 made its StatefulSets with OrderedReady, and the field cannot be changed."""
+    return "OrderedReady" if created is not None and created.ordered else "Parallel"
 
 
 def _claim_template(component: str, storage: Storage, created_size: str | None) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Lease:
         self._record: tuple[str, str] = ("", "")
         self._seen_at = 0.0
         self._released = False
+        self._one_request = asyncio.Lock()
         self.held = asyncio.Event()
 
     def check(self) -> None:
@@ -72,7 +73,7 @@ class Lease:
             await asyncio.sleep(RENEW_S if self._clock() < self._valid_until - DURATION_S / 2 else RETRY_S)
             if self._released:
                 return
-            if not await self._attempt():
+            if not await self._attempt() and not self._released:
                 self.check()
 
     async def release(self) -> None:
@@ -80,15 +81,16 @@ class Lease:
         if not self.held.is_set():
             return
         self._released = True
-        self._valid_until = 0.0
-        self._metrics.set("leader", 0)
-        try:
-            lease = await self._kube.get(self._ref)
-            if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
-                lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
-                await self._kube.write_lease(lease, create=False)
-        except NovaError as error:
-            log.warning("lease_not_released", reason=error.message)
+        async with self._one_request:  # a renewal on its way would take the Lease again (LEASE-4)
+            self._valid_until = 0.0
+            self._metrics.set("leader", 0)
+            try:
+                lease = await self._kube.get(self._ref)
+                if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
+                    lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+                    await self._kube.write_lease(lease, create=False)
+            except NovaError as error:
+                log.warning("lease_not_released", reason=error.message)
 
     @property
     def _ref(self) -> Ref:
@@ -96,6 +98,10 @@ class Lease:
 
     async def _attempt(self) -> bool:
         """Try once to take or keep the Lease."""
+        async with self._one_request:
+            return False if self._released else await self._try()
+
+    async def _try(self) -> bool:
         before = self._clock()  # LEASE-1
         try:
             async with asyncio.timeout(ATTEMPT_S):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from novacore_operator import releases
 from novacore_operator.api import API_VERSION, KIND
-from novacore_operator.apply import Applied, carry_out
+from novacore_operator.apply import Applied, Fights, Outcome, carry_out
 from novacore_operator.errors import Blocked, Fatal, NovaError, Retry
 from novacore_operator.kube import Kube, NotFound
+from novacore_operator.loop.preview import outline
 from novacore_operator.loop.store import Key, Store
 from novacore_operator.observe.observer import Observer
-from novacore_operator.plan import Plan, Verb, difference, plan, setting_of
-from novacore_operator.policies import Finding, first
+from novacore_operator.plan import Plan, Verb, difference, plan, replaces_pods, setting_of
+from novacore_operator.policies import Finding, first, maintenance
 from novacore_operator.policies.admission import MAY_ACT
+from novacore_operator.preview import Preview
 from novacore_operator.reasons import Reason
 from novacore_operator.rotation import mint
 from novacore_operator.rotation.adopt import adopt
@@ -28,6 +32,8 @@ from novacore_operator.telemetry import Log, Metrics, context
 log = Log(__name__)
 
 RESYNC_S = 600.0
+PLANNED_MAX = 50
+NEVER_S = 1e9
 BLOCKED_S = 20.0
 """A person acts in his own time; some of what he does (a Secret, a grant) makes no event for us."""
 
@@ -40,6 +46,16 @@ class Turn:
     again_s: float | None = RESYNC_S
 
 
+@dataclass(frozen=True, slots=True)
+class Because:
+    """Why the release in force is the one it is."""
+
+    target: str  # release that the spec asks for
+    returned: Finding | None = None
+    blocked: Finding | None = None
+    again_s: float | None = None
+
+
 class Reconciler:
     """What one turn needs."""
 
@@ -49,6 +65,7 @@ class Reconciler:
         self._store = store
         self._metrics = metrics
         self._identity = identity
+        self._fights: dict[str, Fights] = {}  # by uid of the resource
         self._told: dict[tuple[str, str, str], float] = {}
 
     async def turn(self, key: Key) -> Turn:
@@ -86,35 +103,159 @@ class Reconciler:
             context.reset(token)
 
     async def _turn(self, nova: Nova) -> Turn:
-        seen, found = await self._observer.observe(nova, self._store.siblings(nova))
+        """Choose the release in force, and bring the installation a step nearer to it."""
+        seen, found = await self._observe(nova)
         blocked = self._store.invalid(nova.key) or first(MAY_ACT, nova, seen)
-        if blocked is not None:
-            await self._say(nova, seen, View(blocked=blocked))
-            return Turn(again_s=BLOCKED_S)
-        if nova.spec.paused:
-            await self._say(nova, seen, _paused_view(nova, seen, found))
+        if blocked is not None and blocked.reason is Reason.NAMESPACE_TAKEN:
+            return await self._blocked(nova, seen, blocked)
+        if nova.spec.mode == "Plan":
+            await self._say(nova, seen, self._planned_view(nova, seen, found, blocked))
             return Turn()
+        acting, returned = nova, releases.taken_back(nova)
+        if returned is not None:
+            blocked = None  # what was taken back may lack what it likes
+        if returned is not None or blocked is not None:
+            target = releases.way_back(nova, seen)
+            if target is None:
+                lost = Finding(Reason.RELEASE_MISSING, "the release to return to is gone: mend the spec")
+                return await self._blocked(nova, seen, blocked or lost)
+            acting = releases.with_release(nova, target)
+            seen, found = await self._observe(acting)
+            hindered = first(MAY_ACT, acting, seen)
+            if hindered is not None:
+                return await self._blocked(nova, seen, blocked or hindered)
+        because = Because(target=nova.spec.version, returned=returned, blocked=blocked)
+        if nova.spec.paused:
+            await self._say(acting, seen, _paused_view(acting, seen, found, because))
+            return Turn()
+        return await self._pass(nova, acting, seen, found, because)
+
+    async def _pass(self, nova: Nova, acting: Nova, seen: Observed, found: Material, because: Because) -> Turn:
+        """Write what is to be written for the release in force, and say how far it is."""
         try:
-            found = adopt(found, seen.foreign, setting_of(nova, seen))
+            intended, adopted = self._intend(acting, seen, found, returning=because.returned is not None)
+            wait_s = await self._window_wait_s(nova, acting, seen, intended)
+            if wait_s is not None:
+                acting, because = self._until_window(nova, seen, because, wait_s)
+                seen, found = await self._observe(acting)
+                intended, adopted = self._intend(acting, seen, found, returning=False)
         except Blocked as error:
-            await self._say(nova, seen, View(blocked=Finding(error.reason, error.message)))
-            return Turn(again_s=BLOCKED_S)
-        material = mint.complete(found, setting_of(nova, seen), now=datetime.now(UTC), entropy=secrets.token_bytes)
-        self._observer.remember(nova.namespace, material)
-        intended = plan(nova, seen, material)
+            return await self._blocked(nova, seen, Finding(error.reason, error.message))
         applied = await carry_out(
             self._kube,
             self._observer,
             self._metrics,
             intended,
             live_of=seen.objects.get,
-            complete=nova.status.get("release", {}).get("current") == nova.spec.version
-            and nova.status.get("observedGeneration") == nova.generation,
+            complete=_was_complete(nova),
+            fights=self._fights_of(nova),
         )
-        after, _ = await self._observer.observe(nova, self._store.siblings(nova)) if applied.outcomes else (seen, found)
-        await self._say(nova, after, view_of(intended, after, applied))
-        await self._tell_repairs(nova, applied)
-        return _ending(applied)
+        after, _ = await self._observe(acting) if applied.outcomes else (seen, found)
+        view = replace(view_of(intended, after, applied, because), conflicts=self._fights_of(nova).told())
+        if acting is nova:
+            after, view, back = await self._judge(nova, after, intended, view)
+            if back:
+                return Turn(again_s=0.0)
+        await self._say(acting, after, _with_last_good(acting, after, view))
+        await self._tell_repairs(nova, applied, adopted)
+        return _ending(applied, nova, because.again_s, now=datetime.now(UTC))
+
+    def _intend(self, acting: Nova, seen: Observed, found: Material, *, returning: bool) -> tuple[Plan, set[str]]:
+        """Complete the material and plan. Returns the plan, and the Secrets of which foreign entries were taken."""
+        setting = setting_of(acting, seen)
+        kept = adopt(found, seen.foreign, setting)
+        adopted = {name for name, data in kept.items() if data != found.get(name, {})}
+        material = mint.complete(kept, setting, now=datetime.now(UTC), entropy=secrets.token_bytes)
+        self._observer.remember(acting.namespace, material)
+        left = self._fights_of(acting).lost()
+        intended = plan(acting, seen, material, returning=returning, left=left)
+        return replace(intended, actions=(*intended.actions, *releases.repairs(acting, seen))), adopted
+
+    def _fights_of(self, nova: Nova) -> Fights:
+        """Return the memory of conflicts: a new one with each generation."""
+        fights = self._fights.get(nova.uid)
+        if fights is None or fights.generation != nova.generation:
+            fights = self._fights[nova.uid] = Fights(nova.generation)
+        return fights
+
+    async def _judge(self, nova: Nova, after: Observed, intended: Plan, view: View) -> tuple[Observed, View, bool]:
+        """Store the release when all of it is Ready; decide on the way back when it never will be.
+
+        Returns what is observed now, the view, and whether the way back begins.
+        """
+        now = datetime.now(UTC)
+        if condition_of(compute(nova, after, view, now=now), "Ready")["status"] == "True":
+            storing = releases.keep(nova, after, intended.wanted)
+            if storing.actions:
+                await carry_out(
+                    self._kube, self._observer, self._metrics, storing, live_of=after.objects.get, complete=False
+                )
+                after, _ = await self._observe(nova)
+            return after, view, False
+        target = releases.way_back(nova, after) if nova.spec.rollout.auto_rollback else None
+        finding = None
+        if target is not None:
+            finding = releases.failure(nova, after, intended, target, now=now, refused=view.failed)
+        if target is None or finding is None:
+            return after, view, False
+        finding = Finding(finding.reason, f"generation {nova.generation} was taken back: {finding.message}")
+        log.warning("rollout_taken_back", reason=finding.reason, message=finding.message, release=target.number)
+        await self._say(nova, after, replace(view, returned=finding, last_good=target.number))  # REL-2
+        await self._tell(nova, Reason.ROLLED_BACK, finding.message, warning=True)
+        return after, view, True
+
+    async def _window_wait_s(self, nova: Nova, acting: Nova, seen: Observed, intended: Plan) -> float | None:
+        """Return how long the change has to wait for a maintenance window, or None when it need not."""
+        windows = nova.spec.maintenance.windows
+        if not windows or acting is not nova or _has_begun(nova) or not replaces_pods(intended, seen):
+            return None
+        if releases.way_back(nova, seen) is None:
+            return None  # the first installation, or the last good release itself
+        wait = maintenance.wait_s(windows, datetime.now(UTC))
+        if wait == 0:
+            return None
+        return NEVER_S if wait is None else wait
+
+    def _until_window(self, nova: Nova, seen: Observed, because: Because, wait_s: float) -> tuple[Nova, Because]:
+        target = releases.way_back(nova, seen)
+        if target is None:
+            raise Retry(Reason.INTERNAL_ERROR, "no release to keep until the window opens")
+        opens = datetime.now(UTC) + timedelta(seconds=wait_s + 59)  # to the minute, the same in each turn
+        when = "never opens again" if wait_s >= NEVER_S else f"opens at {opens:%Y-%m-%dT%H:%MZ}"
+        waiting = Finding(
+            Reason.MAINTENANCE_WAIT,
+            f"the change replaces pods and waits for the maintenance window, which {when}; "
+            f"release {target.number} stays in force",
+        )
+        return releases.with_release(nova, target), replace(because, blocked=waiting, again_s=min(wait_s + 1, RESYNC_S))
+
+    def _planned_view(self, nova: Nova, seen: Observed, found: Material, blocked: Finding | None) -> View:
+        """Return the view of mode Plan: what Apply would do, and nothing done."""
+        outlined = Preview((), blocked) if blocked is not None else outline(nova, seen, found)[0]
+        if outlined.blocked is not None:
+            return View(blocked=outlined.blocked)
+        before = nova.status.get("plan") or {}
+        body = outlined.as_dict()
+        same = before.get("hash") == body["hash"]
+        planned = {
+            "hash": body["hash"],
+            "at": before["at"] if same else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            **body["summary"],
+            "actions": [
+                {key: change[key] for key in ("verb", "kind", "name", "consequence")}
+                for change in body["changes"][:PLANNED_MAX]
+            ],
+        }
+        words = "nothing would change" if not outlined.changes else f"{len(outlined.changes)} objects would be written"
+        finding = Finding(Reason.PLANNED, f"spec.mode is Plan: {words}; status.plan has them")
+        return View(blocked=finding, planned=planned, last_good=releases.newest(nova, seen))
+
+    async def _observe(self, nova: Nova) -> tuple[Observed, Material]:
+        return await self._observer.observe(nova, self._store.siblings(nova))
+
+    async def _blocked(self, nova: Nova, seen: Observed, finding: Finding) -> Turn:
+        await self._say(nova, seen, View(blocked=finding))
+        return Turn(again_s=BLOCKED_S)
 
     async def _say(self, nova: Nova, seen: Observed, view: View) -> None:
         """Write the status if it says something new."""
@@ -149,8 +290,12 @@ class Reconciler:
         if (before.get("status"), before.get("reason")) != (ready["status"], ready["reason"]):
             await self._tell(nova, Reason(ready["reason"]), ready["message"], warning=_is_bad(ready))
 
-    async def _tell_repairs(self, nova: Nova, applied: Applied) -> None:
+    async def _tell_repairs(self, nova: Nova, applied: Applied, adopted: Collection[str]) -> None:
         for ref in applied.repaired:
+            if ref.kind == "Secret" and ref.name in adopted:
+                note = f"{ref} was changed while no operator ran: what is sound in it stays, the rest is new"
+                await self._tell(nova, Reason.SECRET_ADOPTED, note, warning=True)
+                continue
             reason = Reason.SECRET_RESTORED if ref.kind == "Secret" else Reason.DRIFT_REPAIRED
             await self._tell(nova, reason, f"{ref} was changed or deleted and has been put back", warning=False)
 
@@ -193,7 +338,7 @@ def _is_bad(ready: Any) -> bool:
     return ready["status"] != "True" and ready["reason"] not in under_way
 
 
-def view_of(intended: Plan, after: Observed, applied: Applied | None = None) -> View:
+def view_of(intended: Plan, after: Observed, applied: Applied | None = None, because: Because | None = None) -> View:
     """Return what the status looks at: pending is judged anew, after the writes."""
     pending = {ref for ref, manifest in intended.wanted.items() if difference(ref, manifest, after) is not None}
     pending |= {action.ref for action in intended.actions if action.verb is Verb.DELETE and action.ref in after.objects}
@@ -203,11 +348,18 @@ def view_of(intended: Plan, after: Observed, applied: Applied | None = None) -> 
         pending=frozenset(pending),
         held=intended.held,
         job=intended.job,
+        blocked=because.blocked if because is not None else None,
         failed=Finding(refused.reason, refused.message) if refused is not None else None,
+        returned=because.returned if because is not None else None,
+        target=because.target if because is not None else None,
     )
 
 
-def _paused_view(nova: Nova, seen: Observed, found: Material) -> View:
+def _with_last_good(nova: Nova, seen: Observed, view: View) -> View:
+    return replace(view, last_good=releases.newest(nova, seen))
+
+
+def _paused_view(nova: Nova, seen: Observed, found: Material, because: Because) -> View:
     """Return the view of a paused installation: what is wanted is computed, nothing is written."""
     try:
         setting = setting_of(nova, seen)
@@ -216,13 +368,29 @@ def _paused_view(nova: Nova, seen: Observed, found: Material) -> View:
         intended = plan(nova, seen, complete)
     except NovaError as error:
         return View(blocked=Finding(error.reason, error.message))
-    view = view_of(intended, seen)
+    view = _with_last_good(nova, seen, view_of(intended, seen, None, because))
     return view if view.wanted else View(blocked=Finding(Reason.PAUSED, "spec.paused is true"))
 
 
-def _ending(applied: Applied) -> Turn:
+def _was_complete(nova: Nova) -> bool:
+    """Return whether this generation was carried out before: what is missing now was there."""
+    return (
+        nova.status.get("release", {}).get("current") == nova.spec.version
+        and nova.status.get("observedGeneration") == nova.generation
+    )
+
+
+def _has_begun(nova: Nova) -> bool:
+    """Return whether the roll-out of this generation is under way: it does not stop when a window closes."""
+    progressing = condition_of(nova.status, "Progressing")
+    return bool(progressing.get("status") == "True" and progressing.get("observedGeneration") == nova.generation)
+
+
+def _ending(applied: Applied, nova: Nova, again_s: float | None, *, now: datetime) -> Turn:
+    if Outcome.CONFLICT in applied.outcomes.values():
+        return Turn(again_s=0.0)  # at once, without the field that was lost
     if not applied.refused:
-        return Turn()
+        return Turn(again_s=again_s or _deadline_s(nova, now) or RESYNC_S)
     fatal = next((error for error in applied.refused.values() if isinstance(error, Fatal)), None)
     if fatal is not None:
         raise fatal
@@ -230,3 +398,12 @@ def _ending(applied: Applied) -> Turn:
         return Turn(again_s=BLOCKED_S)
     after = next((error.after_s for error in applied.refused.values() if isinstance(error, Retry)), None)
     return Turn(failed=True, again_s=after)
+
+
+def _deadline_s(nova: Nova, now: datetime) -> float | None:
+    """Return when to look again at a roll-out whose time is nearly over: a data store's end makes no event."""
+    since = releases.started(nova)
+    if since is None or condition_of(nova.status, "Ready").get("status") == "True":
+        return None
+    left = nova.spec.rollout.progress_deadline_seconds - (now - since).total_seconds()
+    return left + 1 if 0 < left < RESYNC_S else None

@@ -10,7 +10,6 @@ not know: while memory lasts, an edit is undone.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 
 from novacore_operator.kube import Forbidden, Kube
@@ -33,7 +32,7 @@ from novacore_operator.state import (
 from novacore_operator.state.names import LABEL_MANAGED_BY, MANAGER
 from novacore_operator.telemetry import Metrics
 
-ROOT_AGE_S = 600
+ROOT_PREFIX = names.root_secret("")
 
 
 class Observer:
@@ -47,15 +46,13 @@ class Observer:
         operator_namespace: str,
         namespaces: Iterable[str],
         changed: Callable[[str, Live | None, Live | None], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
-        self._clock = clock
         self._operator_namespace = operator_namespace
         self._material: dict[str, dict[str, dict[str, bytes]]] = {}
         self._normal: dict[Ref, tuple[str, str]] = {}
-        self._roots: dict[str, tuple[float, Live | None]] = {}
         self._informers: list[tuple[str, str | None, Informer]] = []
+        self._root_informers: list[tuple[str | None, Informer]] = []
         selector = f"{LABEL_MANAGED_BY}={MANAGER}"
         everywhere: tuple[str | None, ...] = (*namespaces,) or (None,)
         for namespace in everywhere:
@@ -66,22 +63,33 @@ class Observer:
                 informer = Informer(kube, metrics, "Secret", namespace=namespace, changed=changed, name=name)
                 self._informers.append(("Secret", name, informer))
 
-    def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Begin all watches."""
-        for kind, name, informer in self._informers:
+        def root_changed(_: str, before: Live | None, now: Live | None) -> None:
+            live = now or before
+            if live is not None and live.ref.name.startswith(ROOT_PREFIX):
+                changed(live.ref.name.removeprefix(ROOT_PREFIX), before, now)
+
+        for namespace in everywhere:  # by label in cluster mode; by name where RBAC grants single names
+            root = None if namespace is None else names.root_secret(namespace)
+            only = {"labels": selector} if root is None else {"name": root}
+            informer = Informer(kube, metrics, "Secret", namespace=operator_namespace, changed=root_changed, **only)
+            self._root_informers.append((root, informer))
+
+    def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Begin all watches; return their tasks."""
+        return [
             tasks.create_task(informer.run(), name=f"informer {kind} {name or ''}")
+            for kind, name, informer in (*self._informers, *(("Root", *one) for one in self._root_informers))
+        ]
 
     async def synced(self) -> None:
         """Return when every cache has been filled once."""
-        for _, _, informer in self._informers:
+        for informer in (*(one for _, _, one in self._informers), *(one for _, one in self._root_informers)):
             await informer.synced.wait()
 
     def saw(self, body: Manifest, *, hashed: str | None = None, wanted: str | None = None) -> None:
         """Take in the answer to our own write, and what form the API server gave the values (OWN-1)."""
         ref = ref_of(body)
         live = project(ref.kind, body)
-        if ref.namespace == self._operator_namespace and ref.name.startswith("novacore-root-"):
-            self._roots[ref.name] = (self._clock(), live)
         if hashed is not None and wanted is not None:
             if live.owned != wanted:
                 self._normal[ref] = (hashed, live.owned)
@@ -89,6 +97,9 @@ class Observer:
                 self._normal.pop(ref, None)
         for kind, name, informer in self._informers:
             if kind == ref.kind and name in (None, ref.name):
+                informer.saw(body)
+        for name, informer in self._root_informers:
+            if ref.kind == "Secret" and ref.name.startswith(ROOT_PREFIX) and name in (None, ref.name):
                 informer.saw(body)
 
     def lost(self, ref: Ref, uid: str) -> None:
@@ -104,7 +115,6 @@ class Observer:
     def forget(self, namespace: str) -> None:
         """Drop what is kept of an installation whose resource is gone."""
         self._material.pop(namespace, None)
-        self._roots.pop(names.root_secret(namespace), None)
         self._normal = {ref: value for ref, value in self._normal.items() if ref.namespace != namespace}
 
     async def observe(self, nova: Nova, siblings: tuple[tuple[str, str], ...]) -> tuple[Observed, Material]:
@@ -126,7 +136,7 @@ class Observer:
                 others = informer.foreign(live.ref)
                 if others is not None:
                     foreign[live.ref.name] = others
-        await self._root(nova.namespace, objects, material, foreign)
+        self._root(nova.namespace, objects, material, foreign)
         await self._confirm_absent(nova.namespace, objects, material, foreign)
         remembered = self._material.get(nova.namespace, {})
         for name, data in remembered.items():
@@ -145,25 +155,25 @@ class Observer:
         )
         return seen, material
 
-    async def _root(
+    def _root(
         self,
         namespace: str,
         objects: dict[Ref, Live],
         material: dict[str, dict[str, bytes]],
         foreign: dict[str, Sealed],
     ) -> None:
-        """Read the root Secret when it is not known, and again now and then: its name rules out a watch."""
-        ref = Ref("Secret", self._operator_namespace, names.root_secret(namespace))
-        at, live = self._roots.get(ref.name, (0.0, None))
-        if live is None or self._clock() - at > ROOT_AGE_S or namespace not in self._material:
-            body = await self._kube.get(ref)
-            live = project("Secret", body) if body is not None else None
-            self._roots[ref.name] = (self._clock(), live)
-            if body is not None:
-                material[ref.name] = dict(owned_data(body).reveal())
-                foreign[ref.name] = foreign_data(body)
-        if live is not None:
-            objects[ref] = live
+        """Take in the root Secret, which lies in the operator's namespace."""
+        ref = self._root_ref(namespace)
+        for _, informer in self._root_informers:
+            sealed = informer.sealed(ref)
+            if sealed is not None:
+                objects.update({live.ref: live for live in informer.objects(ref.namespace) if live.ref == ref})
+                material[ref.name] = dict(sealed.reveal())
+                others = informer.foreign(ref)
+                foreign[ref.name] = others if others is not None else Sealed({})
+
+    def _root_ref(self, namespace: str) -> Ref:
+        return Ref("Secret", self._operator_namespace, names.root_secret(namespace))
 
     async def _confirm_absent(
         self,
@@ -174,14 +184,14 @@ class Observer:
     ) -> None:
         """Ask by name for each Secret that the caches lack and memory does not know (OBS-2)."""
         known = self._material.get(namespace, {})
-        for name in names.SECRETS:
-            if name in material or name in known:
+        for ref in (*(Ref("Secret", namespace, name) for name in names.SECRETS), self._root_ref(namespace)):
+            if ref.name in material or ref.name in known:
                 continue
-            body = await self._kube.get(Ref("Secret", namespace, name))
+            body = await self._kube.get(ref)
             if body is not None:
-                objects[Ref("Secret", namespace, name)] = project("Secret", body)
-                material[name] = dict(owned_data(body).reveal())
-                foreign[name] = foreign_data(body)
+                objects[ref] = project("Secret", body)
+                material[ref.name] = dict(owned_data(body).reveal())
+                foreign[ref.name] = foreign_data(body)
 
     async def _referenced(self, nova: Nova) -> dict[str, Referenced]:
         """Read the Secrets that the spec names. They are not watched: the next event or resync looks again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +16,16 @@ from novacore_operator.state import (
     Manifest,
     PodFacts,
     Ref,
+    ReleaseFacts,
     Sealed,
     WorkloadFacts,
+    names,
 )
 from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
 from novacore_operator.state.ownership import owned_fingerprint, owned_keys
 
 MESSAGE_CHARS = 300
+LAST_WORDS_CHARS = 160
 RESTARTS_TOLD = 2
 """A container that ended once may have met a late peer; twice is a pattern."""
 
@@ -78,7 +82,18 @@ def _facts(kind: str, body: Manifest) -> Facts | None:
     if kind == "PersistentVolumeClaim":
         requests = body["spec"].get("resources", {}).get("requests", {})
         return ClaimFacts(requests.get("storage", ""), (body.get("status") or {}).get("phase") == "Bound")
+    if kind == "ControllerRevision":
+        return _release(body)
     return _pod(body) if kind == "Pod" else None
+
+
+def _release(body: Manifest) -> ReleaseFacts | None:
+    """Return a stored release; None for the revisions of StatefulSets, which copy our labels."""
+    metadata, data = body["metadata"], body.get("data") or {}
+    number = metadata["name"].removeprefix(names.release(0)[:-1])
+    if not number.isdigit():
+        return None
+    return ReleaseFacts(int(number), metadata["creationTimestamp"], data.get("spec") or {}, data.get("templates") or {})
 
 
 def _conditions(body: Manifest) -> dict[str, dict[str, Any]]:
@@ -101,6 +116,8 @@ def _deployment(body: Manifest) -> WorkloadFacts:
         updated=int(status.get("updatedReplicas", 0)),
         available=int(status.get("availableReplicas", 0)),
         stalled=stalled,
+        overdue=progressing.get("status") == "False"
+        and int(status.get("observedGeneration", 0)) >= int(body["metadata"].get("generation") or 0),
     )
 
 
@@ -118,6 +135,7 @@ def _stateful_set(body: Manifest) -> WorkloadFacts:
         updated=total if same else int(status.get("updatedReplicas", 0)),
         available=int(status.get("availableReplicas", 0)),
         storage=size,
+        ordered=body["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
     )
 
 
@@ -148,22 +166,44 @@ def _container_trouble(container: dict[str, Any]) -> tuple[str, str] | None:
     ended = (container.get("lastState") or {}).get("terminated") or {}
     again = int(container.get("restartCount", 0)) >= RESTARTS_TOLD and not container.get("ready", False)
     if "exitCode" in ended and (again or reason == "CrashLoopBackOff"):
-        return "CrashLoopBackOff", f"exit code {ended['exitCode']} {ended.get('reason', '')}".strip()
+        words = f"exit code {ended['exitCode']} {ended.get('reason', '')}".strip()
+        return (
+            "CrashLoopBackOff",
+            f"container {container.get('name', '')}: {words}{_last_words(ended.get('message', ''))}",
+        )
     return (reason, str(waiting.get("message", ""))) if reason and reason not in NOT_YET else None
 
 
+def _last_words(log_end: str) -> str:
+    """Return the last line of a container's log, without what differs from one end to the next (times, ids)."""
+    line = next((line for line in reversed(log_end.splitlines()) if line.strip()), "").strip()
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict):
+        error = parsed.get("error")
+        kind = error.get("type") if isinstance(error, dict) else None
+        line = " ".join(str(part) for part in (parsed.get("event"), parsed.get("reason"), kind) if part)
+    return f", last words: {line[:LAST_WORDS_CHARS]}" if line else ""
+
+
 def _pod(body: Manifest) -> PodFacts:
-    status = body.get("status") or {}
+    metadata = body["metadata"]
+    containers = (body.get("status") or {}).get("containerStatuses") or ()
     conditions = _conditions(body)
     trouble, message = "", ""
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         trouble, message = "Unschedulable", str(scheduled.get("message", ""))
-    for container in status.get("containerStatuses") or ():
+    for container in containers:
         trouble, message = _container_trouble(container) or (trouble, message)
     return PodFacts(
-        component=(body["metadata"].get("labels") or {}).get(LABEL_COMPONENT, ""),
+        component=(metadata.get("labels") or {}).get(LABEL_COMPONENT, ""),
         ready=conditions.get("Ready", {}).get("status") == "True",
         trouble=trouble,
         message=message[:MESSAGE_CHARS],
+        name=metadata["name"],
+        template=(metadata.get("annotations") or {}).get(ANNOTATION_TEMPLATE, ""),
+        restarts=max((int(container.get("restartCount", 0)) for container in containers), default=0),
     )

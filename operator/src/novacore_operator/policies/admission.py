@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from novacore_contracts.releases import RELEASES
-from novacore_operator.policies import Finding, Policy
+from novacore_operator.policies import Finding, Policy, maintenance
 from novacore_operator.reasons import Reason
 from novacore_operator.state import Nova, Observed, Referenced
 
@@ -31,6 +31,11 @@ def version_unknown(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG0
         f"spec.version {nova.spec.version} is not a release this operator knows: "
         f"set it to one of {', '.join(RELEASES)}, or upgrade the operator's chart first",
     )
+
+
+def window_invalid(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG001 - the signature is Policy's
+    """Find a maintenance window that no calendar knows."""
+    return maintenance.window_invalid(nova.spec.maintenance.windows)
 
 
 def postgres_secret_missing(nova: Nova, seen: Observed) -> Finding | None:
@@ -82,6 +87,7 @@ def _lacking(found: Referenced | None, name: str, keys: tuple[str, ...], *, fiel
 
 MAY_ACT: tuple[Policy, ...] = (
     namespace_taken,  # first: nothing below matters for a resource that owns nothing
+    window_invalid,
     version_unknown,  # before secrets: another release may need others
     postgres_secret_missing,
     provider_secret_missing,

@@ -25,6 +25,7 @@ class RolloutState:
     settled: Mapping[str, bool]
     rolling: frozenset[str]  # changed already and not settled yet
     max_parallel: int
+    returning: bool = False  # to the last good release
 
 
 Gate = Callable[[RolloutState, Service], Finding | None]
@@ -39,7 +40,7 @@ def stores_starting(state: RolloutState) -> Finding | None:
 
 def migration_failed(state: RolloutState, service: Service) -> Finding | None:  # noqa: ARG001 - the signature is Gate's
     """Find a migration that gave up: a service on an old schema would only fail with a worse message."""
-    if not state.migration_failed:
+    if not state.migration_failed or state.returning:
         return None
     return Finding(
         Reason.MIGRATION_FAILED,
@@ -50,15 +51,16 @@ def migration_failed(state: RolloutState, service: Service) -> Finding | None:  
 
 def not_migrated(state: RolloutState, service: Service) -> Finding | None:  # noqa: ARG001 - the signature is Gate's
     """Find schemas that are not at this release's level yet."""
-    if state.migrated:
+    if state.migrated or state.returning:  # schemas only grow: the older release runs on them
         return None
     return Finding(Reason.MIGRATION_RUNNING, "waits for the migration")
 
 
 def earlier_stage_unsettled(state: RolloutState, service: Service) -> Finding | None:
-    """Find a service of an earlier stage that is not at its desired revision and available."""
+    """Find a service of an earlier stage that is not at its desired revision and available. On the way back: later."""
+    sign = -1 if state.returning else 1
     for other in SERVICES:
-        if other.stage < service.stage and not state.settled.get(other.name, False):
+        if sign * other.stage < sign * service.stage and not state.settled.get(other.name, False):
             return Finding(Reason.ROLLING_OUT, f"waits for {other.name}, which is replaced first")
     return None
 

@@ -47,6 +47,8 @@ KINDS: dict[str, Kind] = {
         Kind("Job", "batch/v1", "jobs"),
         Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
         Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
+        Kind("ControllerRevision", "apps/v1", "controllerrevisions"),
+        Kind("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers"),
     )
 }
 WATCHED: tuple[str, ...] = (
@@ -60,6 +62,8 @@ WATCHED: tuple[str, ...] = (
     "Job",
     "PodDisruptionBudget",
     "NetworkPolicy",
+    "ControllerRevision",
+    "HorizontalPodAutoscaler",
 )
 """Kinds with one label-selected watch each. Secrets have one watch per name instead: RBAC grants them by name only."""
 
@@ -93,7 +97,9 @@ class WorkloadFacts:
     updated: int
     available: int
     stalled: str = ""  # message of condition Progressing=False, or of ReplicaFailure
+    overdue: bool = False  # the Deployment's progressDeadlineSeconds are over
     storage: str = ""  # size in the volume claim template
+    ordered: bool = False  # podManagementPolicy OrderedReady
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +127,22 @@ class PodFacts:
     ready: bool
     trouble: str
     message: str
+    name: str = ""
+    template: str = ""  # digest of the pod template it was made from
+    restarts: int = 0
 
 
-Facts = WorkloadFacts | JobFacts | ClaimFacts | PodFacts
+@dataclass(frozen=True, slots=True)
+class ReleaseFacts:
+    """A stored release: a ControllerRevision of ours."""
+
+    number: int
+    at: str  # RFC 3339
+    spec: Mapping[str, Any]
+    templates: Mapping[str, str] = field(default_factory=dict)  # workload -> digest of the pod template it had
+
+
+Facts = WorkloadFacts | JobFacts | ClaimFacts | PodFacts | ReleaseFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,11 @@ def creds(service: str) -> str:
     return f"novacore-{service}-creds"
 
 
+def release(number: int) -> str:
+    """ControllerRevision with a stored release."""
+    return f"novacore-release-{number}"
+
+
 def settings(service: str) -> str:
     """ConfigMap with a service's settings."""
     return f"novacore-{service}-settings"

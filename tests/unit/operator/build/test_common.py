@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novacore_operator.api.spec import Resources
+from novacore_operator.api.resources import Resources
 from novacore_operator.build.common import amount, canonical
 from novacore_operator.build.resources import DEFAULTS, build_resources
 

@@ -8,31 +8,9 @@ import pytest
 import yaml
 
 from novacore_contracts.services import BY_NAME, INTERNAL_PORT, SERVICES
-from novacore_operator.build.installation import build_installation
-from novacore_operator.build.network_policy import callers
-from novacore_operator.plan import contents_of, setting_of
-from novacore_operator.rotation import mint
 from novacore_operator.state import Manifest, names, ref_of
-from tests.unit.operator.make import ADMIN, NOW, Chance, World, make_material, make_nova
-
-
-def build(world: World | None = None, **spec: Any) -> dict[tuple[str, str], Manifest]:
-    """Return all objects by kind and name."""
-    seen = (world or World()).seen()
-    nova = make_nova(**spec)
-    material = mint.complete(make_material(), setting_of(nova, seen), now=NOW, entropy=Chance("x"))
-    objects = build_installation(nova, seen, contents_of(nova, seen, material))
-    return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in objects}
-
-
-def templates(objects: dict[tuple[str, str], Manifest]) -> dict[str, dict[str, Any]]:
-    """Return every pod template by its owner's name."""
-    return {
-        name: manifest["spec"]["template"]
-        for (kind, name), manifest in objects.items()
-        if kind in ("Deployment", "StatefulSet", "Job")
-    }
-
+from tests.unit.operator.build.objects import build, templates
+from tests.unit.operator.make import ADMIN, World
 
 PODS = templates(build())
 
@@ -112,12 +90,6 @@ def test_workers_have_the_internal_port_only() -> None:
     assert [(port["name"], port["port"]) for port in ports] == [("internal", INTERNAL_PORT)]
 
 
-@pytest.mark.parametrize(("replicas", "exists"), [(0, False), (1, False), (2, True), (5, True)])
-def test_a_budget_stands_only_over_two_pods_or_more(replicas: int, exists: bool) -> None:
-    objects = build(services={"memory": {"replicas": replicas}})
-    assert (("PodDisruptionBudget", "novacore-memory") in objects) is exists
-
-
 def test_production_runs_two_of_each_but_the_scheduled_worker() -> None:
     objects = build(profile="Production")
     found = {service.name: objects["Deployment", service.full_name]["spec"]["replicas"] for service in SERVICES}
@@ -159,54 +131,6 @@ def test_settings_hold_what_the_spec_says() -> None:
     assert settings("auth-billing")["tiers"]["free_trial"]["memory_storage_bytes"] == 2 << 30
     assert settings("auth-billing")["tiers"]["pro"]["memory_storage_bytes"] == -1
     assert settings("gateway")["limits"]["auth_per_minute"] == 10
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        ({}, "novacore/workloads:0.1.0"),
-        ({"tag": "dev-1"}, "novacore/workloads:dev-1"),
-        ({"repository": "registry.example.org/w"}, "registry.example.org/w:0.1.0"),
-        ({"digest": "sha256:" + "a" * 64}, "novacore/workloads@sha256:" + "a" * 64),
-    ],
-)
-def test_image_is_by_digest_then_tag_then_release(image: dict[str, str], expected: str) -> None:
-    deployment = build(image=image)["Deployment", "novacore-gateway"]
-    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == expected
-
-
-def test_network_policies_open_the_paths_of_the_contracts() -> None:
-    objects = build()
-    for service in SERVICES:
-        policy = objects["NetworkPolicy", service.full_name]["spec"]
-        assert policy["policyTypes"] == ["Ingress", "Egress"]
-        peers = {
-            peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
-            for rule in policy["ingress"]
-            for peer in rule.get("from", ())
-            if "namespaceSelector" not in peer
-        }
-        assert peers == set(callers(service))
-        targets = {
-            peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
-            for rule in policy["egress"]
-            for peer in rule.get("to", ())
-        }
-        stores = ({"postgres"} if service.schema else set()) | ({"redis"} if service.redis else set())
-        assert targets == set(service.peers) | stores
-
-
-def test_only_the_gateway_lets_anybody_in() -> None:
-    doors = {
-        name
-        for (kind, name), manifest in build().items()
-        if kind == "NetworkPolicy" and any("from" not in rule for rule in manifest["spec"].get("ingress", ()))
-    }
-    assert doors == {"novacore-gateway"}
-
-
-def test_network_policies_can_be_switched_off() -> None:
-    assert not [key for key in build(networkPolicy={"enabled": False}) if key[0] == "NetworkPolicy"]
 
 
 def test_retained_data_has_no_owner_and_the_rest_has() -> None:

@@ -1,5 +1,6 @@
 """Leader election, with the API server's answers scripted and the clock in hand."""
 
+import asyncio
 from copy import deepcopy
 from typing import Any, cast
 
@@ -123,3 +124,30 @@ async def test_given_up_it_is_free_at_once_and_not_taken_again() -> None:
     assert store.lease is not None
     assert store.lease["spec"]["holderIdentity"] == "pod-1"
     assert one._released
+
+
+async def test_a_renewal_on_its_way_does_not_take_a_lease_that_was_given_up() -> None:
+    """LEASE-4."""
+    _, store, (one, two) = candidates(2)
+    await one._attempt()
+    one.held.set()
+    gate = asyncio.Event()
+    get = store.get
+
+    async def slow_get(ref: Any) -> Any:
+        found = await get(ref)
+        await gate.wait()
+        return found
+
+    store.get = slow_get  # type: ignore[method-assign] # the API server is slow
+    async with asyncio.TaskGroup() as tasks:
+        renewal = tasks.create_task(one._attempt())
+        release = tasks.create_task(one.release())
+        await asyncio.sleep(0)
+        gate.set()
+    assert renewal.done()
+    assert release.done()
+    assert store.lease is not None
+    assert store.lease["spec"]["holderIdentity"] == ""
+    assert not await one._attempt()
+    assert await two._attempt()

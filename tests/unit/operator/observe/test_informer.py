@@ -229,7 +229,7 @@ def test_job_facts(conditions: list[Any], facts: JobFacts) -> None:
 
 def container(**state: Any) -> dict[str, Any]:
     """Return the status of one container."""
-    return {"image": "img:1", "ready": False, "restartCount": 0, **state}
+    return {"name": "main", "image": "img:1", "ready": False, "restartCount": 0, **state}
 
 
 def waiting(reason: str) -> dict[str, Any]:
@@ -246,8 +246,16 @@ ENDED = {"lastState": {"terminated": {"exitCode": 78, "reason": "Error"}}}
         (waiting("ContainerCreating"), "", ""),
         (waiting("ErrImagePull"), "ImagePullBackOff", "img:1 cannot be pulled"),
         (waiting("ImagePullBackOff"), "ImagePullBackOff", "img:1 cannot be pulled"),
-        ({**waiting("CrashLoopBackOff"), **ENDED, "restartCount": 1}, "CrashLoopBackOff", "exit code 78 Error"),
-        ({"state": {"running": {}}, **ENDED, "restartCount": 3}, "CrashLoopBackOff", "exit code 78 Error"),
+        (
+            {**waiting("CrashLoopBackOff"), **ENDED, "restartCount": 1},
+            "CrashLoopBackOff",
+            "container main: exit code 78 Error",
+        ),
+        (
+            {"state": {"running": {}}, **ENDED, "restartCount": 3},
+            "CrashLoopBackOff",
+            "container main: exit code 78 Error",
+        ),
         ({"state": {"running": {}}, **ENDED, "restartCount": 1}, "", ""),
         (waiting("CreateContainerConfigError"), "CreateContainerConfigError", "m"),
     ],

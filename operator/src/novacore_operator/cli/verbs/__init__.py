@@ -1,0 +1,1 @@
+"""A module per verb, or per group of verbs that are one thought."""

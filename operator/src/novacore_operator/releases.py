@@ -1,0 +1,252 @@
+"""Which release is in force: the one the spec asks for, or the last good one. Pure.
+
+A *release* is what a spec says an installation is; how and when it is brought about (`mode`, `paused`, `rollout`,
+`maintenance`) is not part of it. One that was wholly Ready is kept as a ControllerRevision.
+
+Invariants:
+REL-1 a release is stored only after the installation was Ready with it, and the same release is never stored twice in
+a row.
+REL-2 a roll-out is taken back only to a stored release, at most once per generation, and the decision stands in the
+status before anything is written for it: a restarted operator goes on with the way back.
+REL-3 only a release other than the last good one is taken back: what was once wholly Ready is repaired in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from novacore_operator.api.spec import Spec
+from novacore_operator.build.common import labels, manifest
+from novacore_operator.plan import Action, Plan, Verb, Why, difference
+from novacore_operator.policies import Finding
+from novacore_operator.reasons import Reason
+from novacore_operator.state import (
+    JobFacts,
+    Manifest,
+    Nova,
+    Observed,
+    Ref,
+    ReleaseFacts,
+    WorkloadFacts,
+    names,
+)
+from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
+from novacore_operator.state.ownership import desired_hash, digest
+from novacore_operator.status import condition_of
+
+KEPT = 10
+CRASHES = 2
+"""Restarts of one container after which a new revision counts as crash-looping."""
+HOW = frozenset({"mode", "paused", "rollout", "maintenance"})
+"""Fields of the spec that are not part of a release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A stored release."""
+
+    number: int
+    ref: Ref
+    uid: str
+    at: str
+    spec: Spec
+    templates: Mapping[str, str]
+
+    @property
+    def content(self) -> str:
+        """Digest of what it says."""
+        return content(self.spec)
+
+
+def content(spec: Spec) -> str:
+    """Return the digest of what a spec says an installation is."""
+    return digest({key: value for key, value in plain(spec).items() if key not in HOW})
+
+
+def plain(spec: Spec) -> dict[str, Any]:
+    """Return a spec as users write it."""
+    return spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def stored(nova: Nova, seen: Observed) -> list[Release]:
+    """Return the stored releases, newest first. One that this operator cannot read any more is left out."""
+    found = []
+    for ref, live in seen.objects.items():
+        # Without an owner: somebody took the reference away, and `repairs` puts it back.
+        if not isinstance(live.facts, ReleaseFacts) or live.owner not in (nova.uid, None) or live.deleting:
+            continue
+        try:
+            spec = Spec.model_validate(live.facts.spec)
+        except ValidationError:
+            continue
+        found.append(Release(live.facts.number, ref, live.uid, live.facts.at, spec, live.facts.templates))
+    return sorted(found, key=lambda release: release.number, reverse=True)
+
+
+def with_release(nova: Nova, release: Release) -> Nova:
+    """Return the resource as it would be with a stored release: what is from there, how from here."""
+    kept = {key: getattr(nova.spec, key) for key in HOW}
+    return replace(nova, spec=release.spec.model_copy(update=kept))
+
+
+# --- the way back -----------------------------------------------------------------------------------------------------
+
+
+def taken_back(nova: Nova) -> Finding | None:
+    """Return why this generation was taken back, or None when it was not (REL-2)."""
+    said = condition_of(nova.status, "RolledBack")
+    if said.get("status") != "True" or said.get("observedGeneration") != nova.generation:
+        return None
+    try:
+        reason = Reason(said["reason"])
+    except ValueError:
+        reason = Reason.ROLLED_BACK
+    return Finding(reason, said["message"])
+
+
+def way_back(nova: Nova, seen: Observed) -> Release | None:
+    """Return the last good release if it is another than the one asked for (REL-3)."""
+    newest = next(iter(stored(nova, seen)), None)
+    return newest if newest is not None and newest.content != content(nova.spec) else None
+
+
+def failure(
+    nova: Nova, seen: Observed, intended: Plan, last_good: Release, *, now: datetime, refused: Finding | None
+) -> Finding | None:
+    """Find what shows that this roll-out will not end well: the migration, a pod, or the time that is over.
+
+    Of the workloads only those count whose pods are other ones than under the last good release: going back would not
+    mend the rest.
+    """
+    job = seen.objects.get(intended.job) if intended.job is not None else None
+    if job is not None and isinstance(job.facts, JobFacts) and job.facts.failed:
+        why = _pod_words("migrate", seen, "") or job.facts.message
+        return Finding(Reason.MIGRATION_FAILED, f"migrate: Job {job.ref.name} failed: {why}")
+    changed = {
+        ref: wanted
+        for ref, wanted in intended.wanted.items()
+        if ref.kind in ("Deployment", "StatefulSet")
+        and wanted["metadata"]["annotations"][ANNOTATION_TEMPLATE] != last_good.templates.get(ref.name)
+    }
+    for ref, wanted in changed.items():
+        if difference(ref, wanted, seen) is None:
+            found = _workload_failure(ref, wanted, seen)
+            if found is not None:
+                return found
+    return _overdue(nova, seen, changed, now=now, refused=refused)
+
+
+def _workload_failure(ref: Ref, wanted: Manifest, seen: Observed) -> Finding | None:
+    component = wanted["metadata"]["labels"][LABEL_COMPONENT]
+    template = wanted["metadata"]["annotations"][ANNOTATION_TEMPLATE]
+    for pod in seen.pods:
+        # A store's pod does not name its template: the stamp would have restarted the stores of 0.1.0.
+        if pod.component != component or pod.ready or pod.template not in ("", template):
+            continue
+        if pod.trouble == "ImagePullBackOff":
+            return Finding(Reason.IMAGE_PULL_FAILED, f"{component}: {pod.message}")
+        if pod.trouble == "CrashLoopBackOff" and pod.restarts >= CRASHES:
+            return Finding(Reason.CRASH_LOOPING, f"{component}: {pod.message}")
+    facts = seen.objects[ref].facts
+    if isinstance(facts, WorkloadFacts) and facts.overdue:
+        words = _pod_words(component, seen, template) or facts.stalled
+        return Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, f"{component}: not available in time: {words}")
+    return None
+
+
+def _pod_words(component: str, seen: Observed, template: str) -> str:
+    return next(
+        (
+            f"{pod.trouble}: {pod.message}"
+            for pod in seen.pods
+            if pod.component == component and pod.trouble and template in ("", pod.template)
+        ),
+        "",
+    )
+
+
+def _overdue(
+    nova: Nova, seen: Observed, changed: Mapping[Ref, Manifest], *, now: datetime, refused: Finding | None
+) -> Finding | None:
+    """Find what has no deadline of its own: a store that does not start, a write that is refused again and again."""
+    since = started(nova)
+    limit = timedelta(seconds=nova.spec.rollout.progress_deadline_seconds)
+    if since is None or now - since <= limit:
+        return None
+    if refused is not None:
+        return Finding(refused.reason, refused.message)
+    for ref, wanted in changed.items():
+        live = seen.objects.get(ref)
+        if ref.kind != "StatefulSet" or live is None or not isinstance(live.facts, WorkloadFacts):
+            continue
+        if live.facts.updated < live.facts.replicas or live.facts.available < live.facts.replicas:
+            component = wanted["metadata"]["labels"][LABEL_COMPONENT]
+            words = _pod_words(component, seen, "") or "is not available"
+            return Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, f"{component}: {words}")
+    return None
+
+
+def started(nova: Nova) -> datetime | None:
+    """Return when the operator first acted on this generation, or None if it has not yet."""
+    since = nova.status.get("release", {}).get("since")
+    if since is None or nova.status.get("observedGeneration") != nova.generation:
+        return None
+    return datetime.fromisoformat(since)
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+def repairs(nova: Nova, seen: Observed) -> tuple[Action, ...]:
+    """Return the writes that put back what somebody changed about stored releases."""
+    actions = []
+    for release in stored(nova, seen):
+        facts = seen.objects[release.ref].facts
+        if isinstance(facts, ReleaseFacts):
+            body = build_release(nova, release.number, facts.spec, facts.templates)
+            if difference(release.ref, body, seen) is not None:
+                actions.append(Action(Verb.APPLY, release.ref, Why.DRIFT, 1, manifest=body))
+    return tuple(actions)
+
+
+def keep(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest]) -> Plan:
+    """Return the writes that store the present release, and that forget the oldest (REL-1). Call it when Ready."""
+    known = stored(nova, seen)
+    if known and known[0].content == content(nova.spec):
+        return Plan((), {})
+    taken = [live.facts.number for live in seen.objects.values() if isinstance(live.facts, ReleaseFacts)]
+    templates = {
+        ref.name: body["metadata"]["annotations"][ANNOTATION_TEMPLATE]
+        for ref, body in wanted.items()
+        if ref.kind in ("Deployment", "StatefulSet")
+    }
+    revision = build_release(nova, max(taken, default=0) + 1, plain(nova.spec), templates)
+    ref = Ref("ControllerRevision", nova.namespace, revision["metadata"]["name"])
+    actions = [Action(Verb.APPLY, ref, Why.MISSING, 1, manifest=revision)]
+    actions += [Action(Verb.DELETE, old.ref, Why.UNWANTED, 2, uid=old.uid) for old in known[KEPT - 1 :]]
+    return Plan(tuple(actions), {})
+
+
+def build_release(nova: Nova, number: int, spec: Mapping[str, Any], templates: Mapping[str, str]) -> Manifest:
+    """Return the ControllerRevision that stores a release of a resource."""
+    body = manifest(
+        "ControllerRevision",
+        nova,
+        names.release(number),
+        component="release",
+        revision=number,
+        data={"spec": dict(spec), "templates": dict(templates)},
+    )
+    body["metadata"]["labels"] = labels(nova, "release", version=str(spec["version"]))
+    body["metadata"]["annotations"] = {ANNOTATION_DESIRED: desired_hash(body)}
+    return body
+
+
+def newest(nova: Nova, seen: Observed) -> int | None:
+    """Return the number of the last good release."""
+    return next((release.number for release in stored(nova, seen)), None)

@@ -1,0 +1,105 @@
+"""`doctor` against a cluster that answers."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from novacore_operator.cli.doctor.reading import samples
+from novacore_operator.rbac import namespaced_rules
+from tests.unit.operator.cli.cluster import FakeCluster, resource
+from tests.unit.operator.cli.doctor.make import claim, crd, operator, pod, slices, storage_class
+
+
+def sound(cluster: FakeCluster) -> FakeCluster:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    account = {"template": {"spec": {"serviceAccountName": "novacore-operator"}}}
+    body = operator(spec={"replicas": 2} | account)
+    cluster.answers(" version ", out=SERVER).answers("version --output=json", out=SERVER)
+    cluster.answers("config view", out="shop-ns")
+    cluster.answers("auth whoami", out={"metadata": {"creationTimestamp": now}})
+    cluster.answers("auth can-i", out="yes\n")
+    cluster.answers("get leases", out={"spec": {"renewTime": now}})
+    for kind, items in {
+        "deployments.apps": [body],
+        "storageclasses": [storage_class("standard", default=True)],
+        "pods": [pod()],
+        "persistentvolumeclaims": [claim("Bound")],
+        "endpointslices": slices(True),
+        "networkpolicies": [{}],
+    }.items():
+        cluster.answers(f"get {kind}", out={"items": items})
+    return cluster.answers("get crd", out=crd()).has(resource())
+
+
+SERVER = {"serverVersion": {"major": "1", "minor": "35"}}
+
+
+def checks(cluster: FakeCluster, *arguments: str) -> tuple[int, dict[str, Any]]:
+    answer = cluster.run("doctor", "-o", "json", *arguments)
+    told = json.loads(answer.stdout)
+    assert told["ok"] is (answer.exit_code == 0)
+    return answer.exit_code, {check["id"]: check for check in told["checks"]}
+
+
+def test_a_sound_cluster_ends_with_0_and_nothing_is_written(cluster: FakeCluster) -> None:
+    code, found = checks(sound(cluster))
+    assert code == 0, found
+    assert {check["result"] for check in found.values()} == {"ok", "info"}
+    reading = ("get", "version", "config view", "auth whoami", "auth can-i")
+    assert all(any(f" {word} " in f" {call.line} " for word in reading) for call in cluster.calls)
+
+
+def test_the_operators_rights_are_tried_as_the_operator(cluster: FakeCluster) -> None:
+    cluster.answers("auth can-i", "patch deployments.apps", out="no\n", code=1)
+    cluster.answers("auth can-i", "delete deployments.apps", out="no - RBAC\n", code=1)
+    code, found = checks(sound(cluster))
+    assert code == 1
+    assert found["operator-rights"]["message"] == "the operator may not: delete deployments.apps in shop-ns"
+    tried = [call for call in cluster.calls if "can-i" in call.line]
+    assert all("--as=system:serviceaccount:system:novacore-operator" in call.arguments for call in tried)
+
+
+def test_who_may_not_look_is_told_and_the_rest_is_checked(cluster: FakeCluster) -> None:
+    cluster.answers("auth can-i", error='Error from server (Forbidden): users "x" cannot impersonate\n', code=1)
+    cluster.answers("get storageclasses", error="Error from server (Forbidden): storageclasses is forbidden\n", code=1)
+    code, found = checks(sound(cluster), "-n", "shop-ns")
+    assert code == 0
+    assert found["operator-rights"]["result"] == found["storage-class"]["result"] == "unknown"
+    assert "cannot impersonate" in found["operator-rights"]["message"]
+    assert found["images"]["result"] == "ok"
+
+
+def test_an_empty_cluster_names_what_is_missing(cluster: FakeCluster) -> None:
+    cluster.answers("version --output=json", out=SERVER)
+    missing = 'error: the server doesn\'t have a resource type "novacoredeployments"\n'
+    cluster.answers("get novacoredeployments", error=missing, code=1)
+    cluster.answers("auth whoami", out={"metadata": {"creationTimestamp": "2020-01-01T00:00:00Z"}})
+    for kind in ("deployments", "storageclasses", "pods", "persistentvolumeclaims", "endpointslices", "networkpol"):
+        cluster.answers(f"get {kind}", out={"items": []})
+    code, found = checks(cluster, "-n", "shop-ns")
+    assert code == 1
+    failed = {key for key, check in found.items() if check["result"] == "fail"}
+    assert failed == {"crd", "operator", "storage-class"}
+    assert found["clock"]["result"] == "warn"
+
+
+def test_people_get_a_sign_a_sentence_and_a_remedy(cluster: FakeCluster) -> None:
+    cluster.answers("get pods", out={"items": [pod("ErrImagePull", "x:missing")]})
+    answer = sound(cluster).run("doctor")
+    assert answer.exit_code == 1
+    assert "✗ Images               cannot be pulled: x:missing" in answer.stdout
+    assert answer.stdout.splitlines()[-1] == "checks: 12, failed: 1, warnings: 0"
+
+
+@pytest.mark.parametrize("rule", namespaced_rules(), ids=lambda rule: ",".join(rule["resources"]))
+def test_each_rule_of_the_operator_is_sampled(rule: Any) -> None:
+    tried = {str(right) for right in samples(namespace="shop", own_namespace="system")}
+    for path in rule["resources"]:
+        resource_name, _, subresource = path.partition("/")
+        group = f".{rule['apiGroups'][0]}" if rule["apiGroups"][0] else ""
+        start = f"{rule['verbs'][-1]} {resource_name}{group}" + (f"/{subresource}" if subresource else "")
+        assert any(right.startswith(start) for right in tried)
