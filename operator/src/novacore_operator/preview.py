@@ -102,9 +102,7 @@ def _plain(change: Change) -> Mapping[str, Any]:
 # --- what will be written ---------------------------------------------------------------------------------------------
 
 
-def foresee(
-    nova: Nova, seen: Observed, material: Material, *, waits_for: str = ""
-) -> tuple[tuple[Change, ...], Mapping[Ref, Manifest]]:
+def foresee(nova: Nova, seen: Observed, material: Material) -> tuple[tuple[Change, ...], Mapping[Ref, Manifest]]:
     """Return the changes in the order of their writes, and the manifests that would be applied."""
     changes: list[Change] = []
     manifests: dict[Ref, Manifest] = {}
@@ -120,7 +118,7 @@ def foresee(
             return tuple(changes), manifests
         for action in actions:
             held = first_held.get(action.ref)
-            changes.append(_change(action, seen, waits_for or (held.message if held is not None else "")))
+            changes.append(_change(action, seen, held.message if held is not None else ""))
             if action.manifest is not None:
                 manifests[action.ref] = action.manifest
         present = _after(present, actions)

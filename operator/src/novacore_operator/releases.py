@@ -6,8 +6,8 @@ A *release* is what a spec says an installation is; how and when it is brought a
 Invariants:
 REL-1 a release is stored only after the installation was Ready with it, and the same release is never stored twice in
 a row.
-REL-2 a roll-out is taken back only to a stored release, at most once per generation, and the decision stands in the
-status before anything is written for it: a restarted operator goes on with the way back.
+REL-2 a roll-out is taken back only to a stored release, once, and the decision stands in the status before anything is
+written for it: a restarted operator goes on with the way back, and only another attempt begins anew.
 REL-3 only a release other than the last good one is taken back: what was once wholly Ready is repaired in place.
 """
 
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from novacore_operator.api.spec import Spec
 from novacore_operator.build.common import labels, manifest
 from novacore_operator.plan import Action, Plan, Verb, Why, difference
-from novacore_operator.policies import Finding
+from novacore_operator.policies import Finding, maintenance
 from novacore_operator.reasons import Reason
 from novacore_operator.state import (
     JobFacts,
@@ -44,6 +44,8 @@ CRASHES = 2
 """Restarts of one container after which a new revision counts as crash-looping."""
 HOW = frozenset({"mode", "paused", "rollout", "maintenance"})
 """Fields of the spec that are not part of a release."""
+WHEN = frozenset({"mode", "paused", "maintenance"})
+"""Fields whose change is no new attempt: who pauses a resource does not ask for the failed release again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ class Release:
 def content(spec: Spec) -> str:
     """Return the digest of what a spec says an installation is."""
     return digest({key: value for key, value in plain(spec).items() if key not in HOW})
+
+
+def attempt(spec: Spec) -> str:
+    """Return the digest of what is tried: a release, and how it is rolled out."""
+    return digest({key: value for key, value in plain(spec).items() if key not in WHEN})
 
 
 def plain(spec: Spec) -> dict[str, Any]:
@@ -91,6 +98,8 @@ def stored(nova: Nova, seen: Observed) -> list[Release]:
 def with_release(nova: Nova, release: Release) -> Nova:
     """Return the resource as it would be with a stored release: what is from there, how from here."""
     kept = {key: getattr(nova.spec, key) for key in HOW}
+    if maintenance.window_invalid(nova.spec.maintenance.windows) is not None:
+        del kept["maintenance"]  # it blocks the spec; the last good release must not be blocked with it
     return replace(nova, spec=release.spec.model_copy(update=kept))
 
 
@@ -98,9 +107,9 @@ def with_release(nova: Nova, release: Release) -> Nova:
 
 
 def taken_back(nova: Nova) -> Finding | None:
-    """Return why this generation was taken back, or None when it was not (REL-2)."""
+    """Return why this spec was taken back, or None when it was not (REL-2)."""
     said = condition_of(nova.status, "RolledBack")
-    if said.get("status") != "True" or said.get("observedGeneration") != nova.generation:
+    if said.get("status") != "True" or nova.status.get("release", {}).get("takenBack") != attempt(nova.spec):
         return None
     try:
         reason = Reason(said["reason"])

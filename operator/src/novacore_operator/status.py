@@ -46,7 +46,8 @@ class View:
     job: Ref | None = None
     blocked: Finding | None = None  # what the spec asks for is not done, and why
     failed: Finding | None = None  # a write was refused
-    returned: Finding | None = None  # this generation was taken back, and why
+    returned: Finding | None = None  # what the spec asks for was taken back, and why
+    attempt: str = ""  # digest of what was taken back
     last_good: int | None = None  # number of the newest stored release
     target: str | None = None  # release the spec asks for, where another one is in force
     planned: Mapping[str, Any] | None = None  # status.plan, in mode Plan
@@ -140,6 +141,8 @@ def _release(nova: Nova, verdicts: Mapping[str, Verdict], view: View, now: datet
         release["current"] = current
     if view.last_good is not None:
         release["lastGood"] = view.last_good
+    if view.returned is not None:
+        release["takenBack"] = view.attempt
     waited = condition_of(nova.status, "Progressing").get("reason") == Reason.MAINTENANCE_WAIT
     begins = waited and verdicts["Progressing"][1] is not Reason.MAINTENANCE_WAIT
     same = nova.status.get("observedGeneration") == nova.generation and not begins
@@ -160,7 +163,7 @@ def _history(nova: Nova, verdicts: Mapping[str, Verdict], view: View, now: datet
     if view.returned is not None:
         entry |= {"outcome": "RolledBack", "reason": view.returned.reason.value}
         entry["message"] = view.returned.message[:MESSAGE_CHARS]
-        known = any(old["generation"] == nova.generation and old["outcome"] == "RolledBack" for old in before)
+        known = before[:1] != [] and before[0].get("message") == entry["message"]
     elif verdicts["Ready"][0] == "True" and view.last_good is not None:
         entry |= {"outcome": "Succeeded", "reason": Reason.READY.value}
         last: dict[str, Any] = next((old for old in before if old["outcome"] == "Succeeded"), {})

@@ -104,12 +104,16 @@ async def test_a_model_that_comes_late_is_used_without_a_restart(stage_of, user)
     async with stage_of(server.settings) as stage:
         assert (await stage.post("/chat/message", {"message": "Hello."}, user)).status_code == 502
         assert (await stage.running.public.get("/health")).json()["status"] == "degraded"
-        assert (await stage.running.internal.get("/readyz")).status_code == 200, "an optional model degrades, no more"
+        assert (await stage.running.internal.get("/readyz")).status_code == 503, "a wrong address is no roll-out"
+        assert (await stage.running.internal.get("/livez")).status_code == 200
         await server.start()
         up = stage.running.platform.metrics.value
         await until(lambda: up("novacore_llm_provider_up", provider="openai") == 1)
+        assert (await stage.running.internal.get("/readyz")).status_code == 200
         assert (await stage.post("/chat/message", {"message": "Hello."}, user)).json()["response"] == "Bello."
-    await server.stop()
+        await server.stop()
+        assert (await stage.post("/chat/message", {"message": "Hello."}, user)).status_code == 502
+        assert (await stage.running.internal.get("/readyz")).status_code == 200, "a model that goes degrades, no more"
 
 
 @pytest.mark.model

@@ -288,3 +288,43 @@ async def test_a_deleted_release_is_stored_again() -> None:
     del simulation.world.objects[Ref("ControllerRevision", "test", "novacore-release-1")]
     await simulation.run()
     assert list(releases_of(simulation)) == [1]
+
+
+async def test_pausing_does_not_try_the_failed_release_again_and_a_longer_deadline_does() -> None:
+    simulation = await installed()
+    simulation.edit(**NEW)
+    simulation.broken["memory"] = pod("memory", "ImagePullBackOff")
+    while simulation.condition("RolledBack").get("status") != "True":
+        await simulation.turn()
+        simulation.play()
+    simulation.broken.clear()
+    await simulation.run()
+    done = len(simulation.writes)
+    for change in ({"paused": True}, {}, {"maintenance": {"windows": [{"cron": "* * * * *", "duration": "1h"}]}}):
+        simulation.edit(**NEW, **change)
+        await simulation.run()
+        assert simulation.condition("Ready")["reason"] == Reason.ROLLED_BACK
+    assert len(simulation.writes) == done
+    assert len(simulation.status["history"]) == 2
+    simulation.edit(**NEW, rollout={"progressDeadlineSeconds": 900})
+    await simulation.run()
+    assert simulation.condition("Ready")["status"] == "True"
+    assert simulation.condition("RolledBack")["status"] == "False"
+
+
+async def test_a_window_that_no_calendar_knows_blocks_the_change_and_not_the_repair() -> None:
+    simulation = await installed()
+    simulation.edit(**NEW, maintenance={"windows": [{"cron": "0 2 31 2 *", "duration": "1h"}]})
+    await simulation.run()
+    assert simulation.condition("Ready")["reason"] == Reason.SPEC_INVALID
+    del simulation.world.objects[Ref("Deployment", "test", "novacore-memory")]
+    await simulation.run()
+    assert Ref("Deployment", "test", "novacore-memory") in simulation.world.objects
+
+
+async def test_a_paused_resource_that_this_operator_cannot_read_stays_paused() -> None:
+    simulation = await installed()
+    simulation.edit(paused=True, later={"field": 1})
+    del simulation.world.objects[Ref("Deployment", "test", "novacore-memory")]
+    await simulation.run()
+    assert Ref("Deployment", "test", "novacore-memory") not in simulation.world.objects

@@ -18,7 +18,7 @@ class Rollout(Model):
     progress_deadline_seconds: int = Field(
         default=600,
         description="Time a service has to become available before the roll-out counts as failed.",
-        json_schema_extra=rules(("self >= 60 && self <= 3600", "rollout.progressDeadlineSeconds must be 60 to 3600")),
+        json_schema_extra=rules(("self >= 30 && self <= 3600", "rollout.progressDeadlineSeconds must be 30 to 3600")),
     )
     max_parallel: int = Field(
         default=2,

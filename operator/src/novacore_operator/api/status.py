@@ -44,6 +44,9 @@ class Release(Model):
     last_good: int | None = Field(
         default=None, description="Number of the stored release (ControllerRevision) that a failed roll-out returns to."
     )
+    taken_back: str | None = Field(
+        default=None, max_length=64, description="Digest of the spec that was taken back; it is not tried again."
+    )
     since: str | None = Field(
         default=None,
         description="When the operator began with this generation.",

@@ -15,7 +15,7 @@ from novacore_operator.build.pod import (
     pod_security,
     secret_volume,
 )
-from novacore_operator.build.release import image_of
+from novacore_operator.build.release import image_of, since
 from novacore_operator.build.resources import build_resources
 from novacore_operator.state import Manifest, Nova, names
 from novacore_operator.state.ownership import digest
@@ -57,7 +57,7 @@ def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
         "volumes": [volume for volume, _ in entries],
     }
     pod |= image_pull_secrets(nova.spec.image.pull_secrets)
-    spec = {
+    spec: dict[str, Any] = {
         "backoffLimit": 4,
         "activeDeadlineSeconds": nova.spec.rollout.progress_deadline_seconds,
         "template": {
@@ -66,4 +66,6 @@ def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
         },
     }
     version = nova.spec.version.replace(".", "-")
-    return manifest("Job", nova, f"{names.MIGRATE}-{version}-{digest(spec)[:8]}", component="migrate", spec=spec)
+    # The time limit is no part of what it would do; 0.1.0 counted it in.
+    does = spec["template"] if since(nova.spec, "0.2.0") else spec
+    return manifest("Job", nova, f"{names.MIGRATE}-{version}-{digest(does)[:8]}", component="migrate", spec=spec)

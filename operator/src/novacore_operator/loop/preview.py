@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from novacore_operator.errors import Blocked, NovaError
@@ -15,7 +16,7 @@ from novacore_operator.plan import setting_of
 from novacore_operator.policies import Finding, first, maintenance
 from novacore_operator.policies.admission import MAY_ACT
 from novacore_operator.preview import Change, Preview, foresee, with_fields
-from novacore_operator.releases import way_back
+from novacore_operator.releases import taken_back, way_back
 from novacore_operator.rotation import mint
 from novacore_operator.rotation.adopt import adopt
 from novacore_operator.state import Manifest, Material, Nova, Observed, Ref
@@ -26,7 +27,7 @@ IN_FLIGHT = 8
 
 def outline(nova: Nova, seen: Observed, found: Material) -> tuple[Preview, Mapping[Ref, Manifest]]:
     """Return the changes without their fields, and the manifests."""
-    blocked = first(MAY_ACT, nova, seen)
+    blocked = taken_back(nova) or first(MAY_ACT, nova, seen)
     if blocked is not None:
         return Preview((), blocked), {}
     now = datetime.now(UTC)
@@ -36,7 +37,10 @@ def outline(nova: Nova, seen: Observed, found: Material) -> tuple[Preview, Mappi
         material = mint.complete(kept, setting, now=now, entropy=secrets.token_bytes)
     except Blocked as error:
         return Preview((), Finding(error.reason, error.message)), {}
-    changes, manifests = foresee(nova, seen, material, waits_for=_window(nova, seen, now))
+    changes, manifests = foresee(nova, seen, material)
+    window = _window(nova, seen, now)
+    if window and any(change.consequence.startswith("restarts") for change in changes):
+        changes = tuple(replace(change, waits_for=window) for change in changes)
     return Preview(changes), manifests
 
 

@@ -53,6 +53,7 @@ class Because:
     target: str  # release that the spec asks for
     returned: Finding | None = None
     blocked: Finding | None = None
+    attempt: str = ""
     again_s: float | None = None
 
 
@@ -124,7 +125,7 @@ class Reconciler:
             hindered = first(MAY_ACT, acting, seen)
             if hindered is not None:
                 return await self._blocked(nova, seen, blocked or hindered)
-        because = Because(target=nova.spec.version, returned=returned, blocked=blocked)
+        because = Because(nova.spec.version, returned, blocked, attempt=releases.attempt(nova.spec))
         if nova.spec.paused:
             await self._say(acting, seen, _paused_view(acting, seen, found, because))
             return Turn()
@@ -351,6 +352,7 @@ def view_of(intended: Plan, after: Observed, applied: Applied | None = None, bec
         blocked=because.blocked if because is not None else None,
         failed=Finding(refused.reason, refused.message) if refused is not None else None,
         returned=because.returned if because is not None else None,
+        attempt=because.attempt if because is not None else "",
         target=because.target if because is not None else None,
     )
 

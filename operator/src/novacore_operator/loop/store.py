@@ -40,7 +40,9 @@ class Store:
                 f"spec.{where}: {first['msg']}: the CRD and the operator are of different versions; "
                 "upgrade the operator's chart with its CRD",
             )
-            spec = Spec(version="0.0.0")
+            raw = body.get("spec") or {}
+            mode = "Plan" if raw.get("mode") == "Plan" else "Apply"
+            spec = Spec(version="0.0.0", mode=mode, paused=raw.get("paused") is True)
         self._novas[key] = Nova(
             name=metadata["name"],
             namespace=metadata["namespace"],

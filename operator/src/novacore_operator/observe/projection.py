@@ -141,7 +141,8 @@ def _stateful_set(body: Manifest) -> WorkloadFacts:
 
 def _job(body: Manifest) -> JobFacts:
     conditions = _conditions(body)
-    failed = conditions.get("Failed", {})
+    # FailureTarget: it will fail, and waits for its pods to end (Kubernetes 1.31 and later).
+    failed = conditions.get("Failed") or conditions.get("FailureTarget") or {}
     return JobFacts(
         complete=conditions.get("Complete", {}).get("status") == "True",
         failed=failed.get("status") == "True",
@@ -166,12 +167,19 @@ def _container_trouble(container: dict[str, Any]) -> tuple[str, str] | None:
     ended = (container.get("lastState") or {}).get("terminated") or {}
     again = int(container.get("restartCount", 0)) >= RESTARTS_TOLD and not container.get("ready", False)
     if "exitCode" in ended and (again or reason == "CrashLoopBackOff"):
-        words = f"exit code {ended['exitCode']} {ended.get('reason', '')}".strip()
-        return (
-            "CrashLoopBackOff",
-            f"container {container.get('name', '')}: {words}{_last_words(ended.get('message', ''))}",
-        )
+        return "CrashLoopBackOff", _ended(container, ended)
     return (reason, str(waiting.get("message", ""))) if reason and reason not in NOT_YET else None
+
+
+def _failed_for_good(container: dict[str, Any]) -> tuple[str, str] | None:
+    """Return how a container ended that is not restarted, of a Job."""
+    ended = (container.get("state") or {}).get("terminated") or {}
+    return ("Failed", _ended(container, ended)) if ended.get("exitCode") else None
+
+
+def _ended(container: dict[str, Any], ended: dict[str, Any]) -> str:
+    words = f"exit code {ended['exitCode']} {ended.get('reason', '')}".strip()
+    return f"container {container['name']}: {words}{_last_words(ended.get('message', ''))}"
 
 
 def _last_words(log_end: str) -> str:
@@ -196,8 +204,9 @@ def _pod(body: Manifest) -> PodFacts:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         trouble, message = "Unschedulable", str(scheduled.get("message", ""))
+    look = _failed_for_good if (body.get("status") or {}).get("phase") == "Failed" else _container_trouble
     for container in containers:
-        trouble, message = _container_trouble(container) or (trouble, message)
+        trouble, message = look(container) or (trouble, message)
     return PodFacts(
         component=(metadata.get("labels") or {}).get(LABEL_COMPONENT, ""),
         ready=conditions.get("Ready", {}).get("status") == "True",

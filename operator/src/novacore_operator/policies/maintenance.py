@@ -1,6 +1,6 @@
 """May pods be replaced now? `spec.maintenance.windows` says when.
 
-Invariant WINDOW-1: a time is inside a window exactly when some start of its schedule lies at most `duration` before it.
+Invariant MAINT-1: a time is inside a window exactly when some start of its schedule lies at most `duration` before it.
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ async def start(platform: Platform[IntelligenceSettings]) -> AsyncIterator[ChatS
     if settings.llm.provider == "embedded":
         platform.readiness.add("model", chain.is_up)
         platform.readiness.add_startup("model", chain.is_up)
+    else:  # once is enough: a model that goes away later degrades the service and does not take it out of traffic
+        platform.readiness.add_at_first("model", chain.is_up)
     relay = Relay(db=db, redis=redis, schema=SCHEMA, platform=platform)
     try:
         async with executor:
