@@ -69,7 +69,7 @@ shell: ## A Python prompt inside one service: make shell SVC=memory
 
 ##@ Check
 .PHONY: test
-test: lint test-unit test-contract test-service test-cluster ## Everything CI runs
+test: lint test-unit test-contract test-service test-api test-cluster ## Everything CI runs
 
 .PHONY: lint
 lint: $(UV) ## Format, lint, types, layers, drift of generated files
@@ -92,6 +92,18 @@ test-contract: $(UV) ## The committed OpenAPI files are what the services serve
 test-service: $(UV) ## Services on a real Postgres and a real Redis, no cluster
 	@$(PYTHON) -m hack.cluster redis-server
 	@$(RUN) pytest tests/service $(if $(K),-k "$(K)")
+
+.PHONY: test-api
+test-api: $(UV) ## The operator on a real API server and etcd, pods played, no cluster (K= selects)
+	@$(CLUSTER) tools
+	@$(CLUSTER) tools --only control-plane
+	@$(RUN) pytest tests/api $(if $(K),-k "$(K)")
+
+.PHONY: soak-faults
+soak-faults: $(UV) ## 2,000 seeded fault cases for the operator, figures under loadtest/results/ (CASES=2000 SEED=1)
+	@$(CLUSTER) tools
+	@$(CLUSTER) tools --only control-plane
+	@$(RUN) python -m tests.api.soak --cases $(or $(CASES),2000) --seed $(or $(SEED),1)
 
 .PHONY: test-cluster
 test-cluster: $(UV) ## The platform on a real cluster of its own (kept between runs; K= selects)

@@ -13,11 +13,10 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-TREE = ROOT / ".tools/removals"
+from tests.kit.tree import ROOT, TREE, commit_of, copy_of
+
 RESULT = ROOT / "tests/removals.json"
 OPERATOR = "operator/src/novacore_operator"
 TIME_OUT_S = 1200
@@ -103,34 +102,18 @@ def main() -> int:
     unknown = sorted(set(names) - set(REMOVALS))
     if unknown:
         parser.error(f"no such removal: {', '.join(unknown)}; there are {', '.join(REMOVALS)}")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
     results = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
-    tools()
-    subprocess.run(["git", "worktree", "add", "--detach", "--quiet", str(TREE)], cwd=ROOT, check=True)
-    try:
-        (TREE / ".tools").symlink_to(ROOT / ".tools")
-        run(names, results, commit.stdout.strip())
-    finally:
-        subprocess.run(["git", "worktree", "remove", "--force", str(TREE)], cwd=ROOT, check=True)
-        tools()  # the copy's have linked .tools/bin to themselves
+    with copy_of("HEAD"):
+        run(names, results)
     return 0 if all(results[name]["noticed"] for name in names) else 1
 
 
-def tools() -> None:
-    """Start the container engine and link the tools from here: both outlive the copy."""
-    cluster = [sys.executable, "-m", "hack.cluster"]
-    subprocess.run([*cluster, "tools"], cwd=ROOT, check=True)
-    subprocess.run([*cluster, "up", "--name", "novacore-test", "--port", "5055", "--replace"], cwd=ROOT, check=True)
-
-
-def run(names: list[str], results: dict[str, Any], commit: str) -> None:
+def run(names: list[str], results: dict[str, Any]) -> None:
     """Run removals one after another; write the result after each."""
     for name in names:
         print(f"{name}: without '{REMOVALS[name].behaviour}' …", flush=True)
         found = prove(name, REMOVALS[name])
-        results[name] = {"commit": commit, **found}
+        results[name] = {"commit": commit_of(TREE), **found}
         print(f"{name}: {'noticed' if found['noticed'] else 'NOT NOTICED'}", *found["output"], sep="\n  ", flush=True)
         RESULT.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

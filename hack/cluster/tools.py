@@ -41,10 +41,15 @@ KUBERNETES_BINARIES = (
 
 
 def ensure(stages: Stages, only: str = "") -> None:
-    """Make kind, kubectl, helm and uv exist in `.tools/bin`: links to what PATH has if it fits, else to our builds."""
+    """Make kind, kubectl, helm and uv exist in `.tools/bin`: links to what PATH has if it fits, else to our builds.
+
+    `only`: `uv` alone, or `control-plane`, the programs of API tests, which nothing else needs.
+    """
     BIN.mkdir(parents=True, exist_ok=True)
     if only in ("", "uv"):
         _provide(TOOLS_NEEDED["uv"], stages)
+    if only == "control-plane":
+        _provide_control_plane(stages)
     if only == "":
         for tool in TOOLS_NEEDED.values():
             _provide(tool, stages)
@@ -76,6 +81,12 @@ TOOLS_NEEDED = {
     )
 }
 
+CONTROL_PLANE = {
+    "etcd": ("server", "go.etcd.io/etcd/server/v3"),  # how its module calls it
+    "kube-apiserver": ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kube-controller-manager": ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+}
+
 
 def _provide(tool: Tool, stages: Stages) -> None:
     """Point `.tools/bin/NAME` at a fitting binary. A link, replaced in one step: never half a binary."""
@@ -87,10 +98,25 @@ def _provide(tool: Tool, stages: Stages) -> None:
         source = "from its Go module" if tool.package else f"{UV} from PyPI"
         with stages.stage(f"building {tool.name} {source}" if tool.package else f"installing {tool.name} {source}"):
             found = _go_tool(tool) if tool.package else _install_uv()
-    fresh = link.with_name(f".{tool.name}.new")
+    _link(tool.name, found)
+
+
+def _link(name: str, target: Path) -> None:
+    fresh = BIN / f".{name}.new"
     fresh.unlink(missing_ok=True)
-    fresh.symlink_to(found)
-    fresh.replace(link)
+    fresh.symlink_to(target)
+    fresh.replace(BIN / name)
+
+
+def _provide_control_plane(stages: Stages) -> None:
+    """Link etcd, the API server and the controllers of today's pins: what API tests run without any cluster."""
+    out = _go_out("kubernetes")
+    for link, (program, package) in CONTROL_PLANE.items():
+        if not (out / program).exists():
+            with stages.stage(f"building {link} from its Go module (minutes, once)"):
+                _go_build("kubernetes", out / f"{program}.new", package)
+                (out / f"{program}.new").replace(out / program)
+        _link(link, out / program)
 
 
 def _current(tool: Tool, target: Path) -> bool:

@@ -40,8 +40,8 @@ from novacore_operator.state.ownership import desired_hash, fingerprint
 
 JOBS_KEPT = 3
 NEVER_DELETED = ("Secret", "PersistentVolumeClaim", "StatefulSet", "ControllerRevision")
-"""Secrets and stores go with their owner or stay with the data; claims are the StatefulSet controller's business; stored
-releases are no part of what is wanted (`releases.keep`)."""
+"""Secrets and stores go with their owner or stay with the data; claims are the StatefulSet controller's business;
+stored releases are no part of what is wanted (`releases.keep`)."""
 
 
 class Verb(StrEnum):

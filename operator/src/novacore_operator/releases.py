@@ -118,14 +118,19 @@ def taken_back(nova: Nova) -> Finding | None:
     return Finding(reason, said["message"])
 
 
+def last_good(nova: Nova, seen: Observed) -> Release | None:
+    """Return the newest stored release."""
+    return next(iter(stored(nova, seen)), None)
+
+
 def way_back(nova: Nova, seen: Observed) -> Release | None:
     """Return the last good release if it is another than the one asked for (REL-3)."""
-    newest = next(iter(stored(nova, seen)), None)
+    newest = last_good(nova, seen)
     return newest if newest is not None and newest.content != content(nova.spec) else None
 
 
 def failure(
-    nova: Nova, seen: Observed, intended: Plan, last_good: Release, *, now: datetime, refused: Finding | None
+    nova: Nova, seen: Observed, intended: Plan, before: Release, *, now: datetime, refused: Finding | None
 ) -> Finding | None:
     """Find what shows that this roll-out will not end well: the migration, a pod, or the time that is over.
 
@@ -140,7 +145,7 @@ def failure(
         ref: wanted
         for ref, wanted in intended.wanted.items()
         if ref.kind in ("Deployment", "StatefulSet")
-        and wanted["metadata"]["annotations"][ANNOTATION_TEMPLATE] != last_good.templates.get(ref.name)
+        and wanted["metadata"]["annotations"][ANNOTATION_TEMPLATE] != before.templates.get(ref.name)
     }
     for ref, wanted in changed.items():
         if difference(ref, wanted, seen) is None:
@@ -254,8 +259,3 @@ def build_release(nova: Nova, number: int, spec: Mapping[str, Any], templates: M
     body["metadata"]["labels"] = labels(nova, "release", version=str(spec["version"]))
     body["metadata"]["annotations"] = {ANNOTATION_DESIRED: desired_hash(body)}
     return body
-
-
-def newest(nova: Nova, seen: Observed) -> int | None:
-    """Return the number of the last good release."""
-    return next((release.number for release in stored(nova, seen)), None)

@@ -312,9 +312,10 @@ async def test_pausing_does_not_try_the_failed_release_again_and_a_longer_deadli
     assert simulation.condition("RolledBack")["status"] == "False"
 
 
-async def test_a_window_that_no_calendar_knows_blocks_the_change_and_not_the_repair() -> None:
+@pytest.mark.parametrize("change", [NEW, {}])
+async def test_a_window_that_no_calendar_knows_blocks_the_change_and_not_the_repair(change: dict[str, Any]) -> None:
     simulation = await installed()
-    simulation.edit(**NEW, maintenance={"windows": [{"cron": "0 2 31 2 *", "duration": "1h"}]})
+    simulation.edit(**change, maintenance={"windows": [{"cron": "0 2 31 2 *", "duration": "1h"}]})
     await simulation.run()
     assert simulation.condition("Ready")["reason"] == Reason.SPEC_INVALID
     del simulation.world.objects[Ref("Deployment", "test", "novacore-memory")]

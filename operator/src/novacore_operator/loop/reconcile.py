@@ -116,7 +116,7 @@ class Reconciler:
         if returned is not None:
             blocked = None  # what was taken back may lack what it likes
         if returned is not None or blocked is not None:
-            target = releases.way_back(nova, seen)
+            target = releases.last_good(nova, seen)
             if target is None:
                 lost = Finding(Reason.RELEASE_MISSING, "the release to return to is gone: mend the spec")
                 return await self._blocked(nova, seen, blocked or lost)
@@ -249,7 +249,7 @@ class Reconciler:
         }
         words = "nothing would change" if not outlined.changes else f"{len(outlined.changes)} objects would be written"
         finding = Finding(Reason.PLANNED, f"spec.mode is Plan: {words}; status.plan has them")
-        return View(blocked=finding, planned=planned, last_good=releases.newest(nova, seen))
+        return _with_last_good(nova, seen, View(blocked=finding, planned=planned))
 
     async def _observe(self, nova: Nova) -> tuple[Observed, Material]:
         return await self._observer.observe(nova, self._store.siblings(nova))
@@ -358,7 +358,8 @@ def view_of(intended: Plan, after: Observed, applied: Applied | None = None, bec
 
 
 def _with_last_good(nova: Nova, seen: Observed, view: View) -> View:
-    return replace(view, last_good=releases.newest(nova, seen))
+    newest = releases.last_good(nova, seen)
+    return replace(view, last_good=newest.number if newest is not None else None)
 
 
 def _paused_view(nova: Nova, seen: Observed, found: Material, because: Because) -> View:

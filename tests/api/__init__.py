@@ -1,0 +1,1 @@
+"""The operator against a real API server with a real etcd, RBAC and audit log; pods are played (`tests.kit.player`)."""

@@ -1,0 +1,146 @@
+"""The rights that the chart grants are those that the operator used, as the API server's audit log has it.
+
+Cluster mode is judged on all that the operator did in this run so far (this file is the last of its folder); namespaced
+mode on an installation of its own, with its own operator, ServiceAccount and Roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.api.rights import FORBIDDEN, exercised, granted, used
+from tests.kit.api import Api, RefusedError
+from tests.kit.auditlog import AuditLog
+from tests.kit.controlplane import ControlPlane
+from tests.kit.nova import NAME, await_condition, await_ready, nova
+from tests.kit.operator_process import OperatorProcess, install_chart, namespace_of
+from tests.kit.player import Behaviour, Player
+from tests.kit.wait import until
+
+ELSEWHERE = Path(__file__).with_name("rights_used_elsewhere.txt")
+TEAM, TEAM_SYSTEM = "team", "team-system"
+RELEASES_KEPT = 10
+
+
+def used_elsewhere() -> set[str]:
+    """Return the rights that only other tests use."""
+    lines = (line.partition("#")[0].strip() for line in ELSEWHERE.read_text().splitlines())
+    return {line for line in lines if line}
+
+
+def live_through(api: Api, player: Player, namespace: str) -> None:
+    """Lead an installation through all that makes the operator delete, grow, and forget."""
+    player.behave("migrate", Behaviour.STARTING, namespace=namespace)
+    api.create(nova(namespace, profile="Production", services={"memory": {"autoscaling": {"maxReplicas": 3}}}))
+    await_condition(api, namespace, "MigrationsApplied", status="False", reason="MigrationRunning", within_s=30)
+    # Another content of a migration that has not ended: the old Job goes.
+    (first,) = names(api, "Job", namespace)
+    change(api, namespace, image={"pullSecrets": ["registry"]})
+    until(
+        lambda: (now := names(api, "Job", namespace)) and first not in now,
+        within_s=10,
+        what="another Job in the first one's place",
+    )
+    player.behave("migrate", Behaviour.READY, namespace=namespace)
+    await_ready(api, namespace)
+    change(
+        api,
+        namespace,
+        profile="Development",
+        postgres={"storage": {"size": "6Gi"}},
+        networkPolicy={"enabled": False},
+        services={"memory": {"autoscaling": None}, "mcp-server": {"enabled": False}},
+    )
+    await_ready(api, namespace)
+    for kind in ("PodDisruptionBudget", "NetworkPolicy", "HorizontalPodAutoscaler"):
+        until(lambda kind=kind: not names(api, kind, namespace), within_s=10, what=f"no {kind}")
+    for rate in range(20, 20 + RELEASES_KEPT):
+        change(api, namespace, limits={"authPerMinute": rate})
+        await_ready(api, namespace)
+    oldest = "novacore-release-1"
+    until(lambda: oldest not in names(api, "ControllerRevision", namespace), within_s=10, what=f"{oldest} is gone")
+
+
+def names(api: Api, kind: str, namespace: str) -> set[str]:
+    """Return the names of a namespace's objects of a kind."""
+    return {item["metadata"]["name"] for item in api.list(kind, namespace)}
+
+
+def change(api: Api, namespace: str, **spec: object) -> None:
+    """Change the spec of a namespace's resource."""
+    api.patch("NovaCoreDeployment", NAME, namespace, {"spec": spec})
+
+
+def judge(api: Api, audit: AuditLog, user: str, say: Callable[[str], None], *, mode: str, since: int = 0) -> None:
+    """Compare what is granted to a user with what he used; fail on either side's surplus."""
+    requests = list(audit.requests(user=user, since=since))
+    rights = granted(api, user)
+    uncovered, needed = exercised(rights, used(requests))
+    forbidden = [str(request) for request in requests if request.code == FORBIDDEN]
+    surplus = sorted(str(right) for right in rights - needed)
+    elsewhere = used_elsewhere() if mode == "cluster" else set()
+    say(
+        f"rbac, {mode} mode: {len(requests)} requests; {len(rights)} rights granted, {len(needed)} used, "
+        f"{len(uncovered)} used beyond what is granted, {len(surplus)} granted and not used"
+        + "".join(f"\n  not used: {line}" for line in surplus)
+    )
+    assert forbidden == []
+    assert uncovered == set()
+    assert sorted(elsewhere - set(surplus)) == [], "the list names rights that are used here or not granted"
+    assert [line for line in surplus if line not in elsewhere] == []
+
+
+def test_in_cluster_mode_granted_is_used(
+    api: Api,
+    operator: OperatorProcess,
+    player: Player,
+    audit: AuditLog,
+    installation: str,
+    namespace: str,
+    say: Callable[[str], None],
+) -> None:
+    live_through(api, player, namespace)
+    judge(api, audit, operator.user, say, mode="cluster")
+
+
+@pytest.fixture
+def team_operator(control_plane: ControlPlane, api: Api, operator: OperatorProcess) -> OperatorProcess:
+    """A second operator, for one namespace, not started. The first one is stopped meanwhile: it watches all."""
+    install_chart(control_plane, namespace=TEAM_SYSTEM, watchNamespaces=[TEAM])
+    return OperatorProcess(control_plane, name="team-operator", namespace=TEAM_SYSTEM, namespaces=[TEAM])
+
+
+def test_in_namespaced_mode_granted_is_used(
+    api: Api,
+    operator: OperatorProcess,
+    team_operator: OperatorProcess,
+    player: Player,
+    audit: AuditLog,
+    say: Callable[[str], None],
+) -> None:
+    operator.stop()
+    try:
+        api.apply(namespace_of(TEAM))
+        team_operator.start()
+        live_through(api, player, TEAM)
+        team_operator.stop()
+        judge(api, audit, team_operator.user, say, mode="namespaced")
+    finally:
+        team_operator.kill()
+        api.delete("NovaCoreDeployment", NAME, TEAM)
+        operator.start()
+
+
+def test_the_operator_reaches_no_secret_but_its_own(
+    control_plane: ControlPlane, api: Api, operator: OperatorProcess, installation: str
+) -> None:
+    metadata = {"name": "somebodys", "namespace": installation}
+    api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"a": "b"}})
+    as_operator = control_plane.service_account(operator.user)
+    assert as_operator.get("Secret", "novacore-keyset", installation) is not None
+    with pytest.raises(RefusedError) as caught:
+        as_operator.get("Secret", "somebodys", installation)
+    assert caught.value.code == FORBIDDEN

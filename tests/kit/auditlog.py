@@ -1,0 +1,81 @@
+"""The audit log of a control plane: who asked what, and what came of it. A witness that the product cannot talk to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WRITE_VERBS = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a resource. `code` is 0 while a watch is open."""
+
+    user: str
+    verb: str
+    group: str
+    resource: str  # with the subresource: `novacoredeployments/status`
+    namespace: str
+    name: str
+    code: int
+    at: str  # when it was received, RFC 3339 with microseconds
+    agent: str = ""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it asks for a change of anything but a Lease."""
+        return self.verb in WRITE_VERBS and self.resource != "leases"
+
+    def __str__(self) -> str:
+        """As a person would say it."""
+        return f"{self.verb} {self.resource} {self.namespace}/{self.name}: {self.code}"
+
+
+class AuditLog:
+    """Reads the file that the API server appends to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def position(self) -> int:
+        """Return where the log ends now."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def requests(self, *, user: str, since: int = 0) -> Iterator[Request]:
+        """Yield the requests of a user that were answered after a position; of a watch, its begin."""
+        with self._path.open("rb") as file:
+            file.seek(since)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # still being written
+                entry = json.loads(line)
+                if entry["user"]["username"] == user and "objectRef" in entry and not _is_end_of_watch(entry):
+                    yield _request(entry)
+
+    def writes(self, *, user: str, since: int = 0) -> list[Request]:
+        """Return the writes of a user after a position, Leases apart."""
+        return [request for request in self.requests(user=user, since=since) if request.is_write]
+
+
+def _is_end_of_watch(entry: dict[str, Any]) -> bool:
+    return bool(entry["verb"] == "watch" and entry["stage"] == "ResponseComplete")
+
+
+def _request(entry: dict[str, Any]) -> Request:
+    ref = entry["objectRef"]
+    subresource = f"/{ref['subresource']}" if "subresource" in ref else ""
+    return Request(
+        user=entry["user"]["username"],
+        verb=entry["verb"],
+        group=ref.get("apiGroup", ""),
+        resource=ref["resource"] + subresource,
+        namespace=ref.get("namespace", ""),
+        name=ref.get("name", ""),
+        code=int(entry.get("responseStatus", {}).get("code", 0)),
+        at=entry["requestReceivedTimestamp"],
+        agent=entry.get("userAgent", ""),
+    )
