@@ -22,8 +22,8 @@ from novacore_operator.telemetry import Log, Metrics
 
 log = Log(__name__)
 
-DURATION_S = 14.0
-"""With one retry, a crashed holder is replaced within 15 s."""
+DURATION_S = 12.0
+"""A crashed holder is replaced within this, twice `RETRY_S` (seen late, tried late) and one request: below 15 s."""
 MARGIN_S = 2.0
 RENEW_S = 2.0
 RETRY_S = 1.0

@@ -19,7 +19,7 @@ Key = tuple[str, str]
 """Namespace and name of a NovaCoreDeployment."""
 
 BACKOFF_FIRST_S = 0.5
-BACKOFF_MAX_S = 60.0
+BACKOFF_MAX_S = 30.0
 
 
 class Urgency(IntEnum):

@@ -15,13 +15,14 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from novacore_operator.api import KIND
+from novacore_operator.errors import Retry
 from novacore_operator.kube import Kube
 from novacore_operator.loop.lease import Lease
 from novacore_operator.loop.queue import Queue, Urgency
 from novacore_operator.loop.reconcile import RESYNC_S, Reconciler
 from novacore_operator.loop.store import Store
 from novacore_operator.observe.observer import Observer
-from novacore_operator.state import Live
+from novacore_operator.state import Live, Manifest
 from novacore_operator.telemetry import Log, Metrics
 
 log = Log(__name__)
@@ -29,6 +30,7 @@ log = Log(__name__)
 WORKERS = 4
 DRAIN_S = 10.0
 TURN_POLL_S = 0.05
+LIST_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,17 @@ class Runner:
     async def _list_resources(self) -> None:
         """Fill the store at once: which of two resources is older must be known before either is acted upon."""
         for namespace in self._options.namespaces or (None,):
-            for body in (await self._kube.list(KIND, namespace=namespace))[0]:
+            for body in await self._listed(namespace):
                 self.resource_event(None, body)
+
+    async def _listed(self, namespace: str | None) -> list[Manifest]:
+        """Return the resources; what passes by itself is waited out, as the caches do."""
+        while True:
+            try:
+                return (await self._kube.list(KIND, namespace=namespace))[0]
+            except Retry as error:
+                log.warning("list_failed", reason=error.message)
+                await asyncio.sleep(LIST_PAUSE_S)
 
     async def stop(self) -> None:
         """Let running turns end, then give the Lease up. Only then may kopf be stopped: its end cancels every task."""
