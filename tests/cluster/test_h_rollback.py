@@ -71,11 +71,12 @@ def good(kube: Kube, platform: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    """Print the table of all scenarios at the end."""
+def table(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Print the table of all scenarios at the end, also when all goes well."""
     yield
     lines = [f"{name:26} {reason:26} {seconds:5.1f} s   lowest {least}" for name, reason, seconds, least in TABLE]
-    print("\n" + "\n".join(lines))
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("\n" + "\n".join(lines), flush=True)
 
 
 def templates(kube: Kube) -> dict[str, str]:
