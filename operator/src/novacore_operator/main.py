@@ -1,7 +1,8 @@
-"""`novacore-operator run`: one asyncio loop with kopf's watch of the resource and our own parts beside it.
+"""`novacore-operator run`: one asyncio loop with our own parts, and kopf's watch of the resource in a thread beside it.
 
 kopf (pin >= 1.45.2) is a watch and nothing more: only `on.event`, because change handlers write annotations, copy
-bodies into them and add finalizers. It must be the last to stop: at its end it cancels every task of the loop.
+bodies into them and add finalizers. It has a loop of its own, because at its end it cancels every task of its loop, and
+because an answer that it does not expect (410 to its list) ends it: then it is started anew, and nothing else is.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import uuid
 from typing import Any
 
 import kopf
 
 from novacore_contracts.releases import RELEASES
-from novacore_operator.api import GROUP, PLURAL, VERSION
+from novacore_operator.api import GROUP, KIND, PLURAL, VERSION
 from novacore_operator.errors import Fatal
 from novacore_operator.kube import Kube, wait_until_served
 from novacore_operator.loop.runner import Options, Runner
@@ -28,6 +30,8 @@ from novacore_operator.telemetry import Log, Metrics, configure
 log = Log("novacore_operator")
 
 KOPF_START_S = 60
+KOPF_STOP_S = 10
+KOPF_PAUSE_S = 1.0
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -47,7 +51,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def kopf_registry(runner: Runner) -> kopf.OperatorRegistry:
+def kopf_registry(watch: KopfWatch) -> kopf.OperatorRegistry:
     """Return a registry with our two handlers. A registry of one's own has no login: without it nothing is watched."""
     registry = kopf.OperatorRegistry()
 
@@ -57,32 +61,30 @@ def kopf_registry(runner: Runner) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def event(event: kopf.RawEvent, **_: Any) -> None:
-        runner.resource_event(event["type"], dict(event["object"]))
+        watch.event(event["type"], dict(event["object"]))
 
     return registry
 
 
 async def serve(options: Options) -> None:
-    """Run until SIGTERM. Fatal when the Lease is lost or kopf ends by itself."""
+    """Run until SIGTERM. Fatal when the Lease is lost or kopf does not start."""
     metrics = Metrics()
     kube = await Kube.connect(metrics)
-    stop, kopf_stop, kopf_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     _on_signals(stop)
     try:
         await wait_until_served(kube, namespace=options.namespaces[0] if options.namespaces else None)
         runner = Runner(kube, metrics, options)
+        watch = KopfWatch(runner, metrics, options, asyncio.get_running_loop())
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(_watch(runner, options, kopf_stop, kopf_ready, stop), name="kopf")
-            async with asyncio.timeout(KOPF_START_S):
-                await kopf_ready.wait()
-            _on_signals(stop)  # again: kopf installs its own when it starts
+            watch.start()
+            await watch.ready()
             starting = tasks.create_task(runner.run(tasks), name="start")
             await stop.wait()
             log.info("stopping")
             await runner.stop()
             starting.cancel()
-            kopf_stop.set()
-            await asyncio.wait([watch], timeout=10)
+            await watch.stop()
             _cancel_all(but=asyncio.current_task())
     finally:
         await kube.close()
@@ -95,22 +97,61 @@ def _cancel_all(*, but: asyncio.Task[Any] | None) -> None:
             task.cancel()
 
 
-async def _watch(
-    runner: Runner, options: Options, kopf_stop: asyncio.Event, kopf_ready: asyncio.Event, stop: asyncio.Event
-) -> None:
-    """Run kopf. Its end before ours is fatal."""
-    where: dict[str, Any] = {"namespaces": list(options.namespaces)} if options.namespaces else {"clusterwide": True}
-    await kopf.operator(
-        registry=kopf_registry(runner),
-        settings=kopf_settings(),
-        stop_flag=kopf_stop,
-        ready_flag=kopf_ready,
-        # Else kopf asks for the user's name, and the image's user has none.
-        identity=options.identity,  # type: ignore[arg-type, unused-ignore] # kopf does not export its NewType of str
-        **where,
-    )
-    if not stop.is_set():
-        raise Fatal(Reason.API_UNAVAILABLE, "kopf's watch ended")
+class KopfWatch:
+    """kopf in a thread with a loop of its own; its events go to our loop, in order."""
+
+    def __init__(self, runner: Runner, metrics: Metrics, options: Options, loop: asyncio.AbstractEventLoop) -> None:
+        self._runner = runner
+        self._metrics = metrics
+        self._options = options
+        self._loop = loop
+        self._stop, self._ready = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    async def ready(self) -> None:
+        """Return when kopf watches. Fatal when it does not come to that."""
+        if not await asyncio.to_thread(self._ready.wait, KOPF_START_S):
+            raise Fatal(Reason.API_UNAVAILABLE, f"kopf did not start within {KOPF_START_S} s")
+
+    async def stop(self) -> None:
+        """End it; return when it has ended, or after a while."""
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join, KOPF_STOP_S)
+
+    def event(self, kind: str | None, body: dict[str, Any]) -> None:
+        """Hand an event over."""
+        self._loop.call_soon_threadsafe(self._runner.resource_event, kind, body)
+
+    def _run(self) -> None:
+        """Run kopf until it is told to stop; start it anew when it ends by itself."""
+        while not self._stop.is_set():
+            try:
+                asyncio.run(self._operator())
+            except Exception as error:
+                log.warning("kopf_ended", reason=f"{type(error).__name__}: {error}"[:500])
+            if self._stop.wait(KOPF_PAUSE_S):
+                return
+            self._metrics.count("watch_restarts_total", kind=KIND)
+            asyncio.run_coroutine_threadsafe(self._runner.relist(), self._loop)  # what was deleted meanwhile
+
+    async def _operator(self) -> None:
+        options = self._options
+        where: dict[str, Any] = (
+            {"namespaces": list(options.namespaces)} if options.namespaces else {"clusterwide": True}
+        )
+        await kopf.operator(
+            registry=kopf_registry(self),
+            settings=kopf_settings(),
+            stop_flag=self._stop,
+            ready_flag=self._ready,
+            # Else kopf asks for the user's name, and the image's user has none.
+            identity=options.identity,  # type: ignore[arg-type, unused-ignore] # kopf does not export its NewType of str
+            **where,
+        )
 
 
 def _on_signals(stop: asyncio.Event) -> None:

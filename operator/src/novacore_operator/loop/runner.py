@@ -111,6 +111,18 @@ class Runner:
             for body in await self._listed(namespace):
                 self.resource_event(None, body)
 
+    async def relist(self) -> None:
+        """Take out what was deleted while nobody watched, and take in what changed."""
+        before, present = set(self._store.keys()), set()  # before: what comes while we ask is not gone
+        for namespace in self._options.namespaces or (None,):
+            for body in await self._listed(namespace):
+                present.add((body["metadata"]["namespace"], body["metadata"]["name"]))
+                self.resource_event(None, body)
+        for key in before - present:
+            known = self._store.get(key)
+            if known is not None and self._store.drop(key, known.uid):
+                self._gone(key)
+
     async def _listed(self, namespace: str | None) -> list[Manifest]:
         """Return the resources; what passes by itself is waited out, as the caches do."""
         while True:
