@@ -127,7 +127,7 @@ GENERAL = (
     ),
     Case(
         "spec.rollout.progressDeadlineSeconds",
-        "60 to 3600",
+        "30 to 3600",
         spec(rollout={"progressDeadlineSeconds": 30}),
         spec(rollout={"progressDeadlineSeconds": 29}),
     ),

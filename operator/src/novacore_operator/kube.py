@@ -25,9 +25,10 @@ from kubernetes.aio.dynamic.client import DynamicClient as UntypedDynamicClient
 from kubernetes.aio.dynamic.resource import Resource as UntypedResource
 
 from novacore_operator.api import API_VERSION, KIND, PLURAL
+from novacore_operator.build.installation import KINDS
 from novacore_operator.errors import Blocked, NovaError, Retry
 from novacore_operator.reasons import Reason
-from novacore_operator.state import KINDS, Kind, Manifest, Ref
+from novacore_operator.state import Kind, Manifest, Ref
 from novacore_operator.state.names import MANAGER
 from novacore_operator.telemetry import Metrics
 
@@ -42,9 +43,9 @@ SILENCE_S = 100
 """A watch with bookmarks hears something about each minute; a longer silence is a dead connection."""
 
 OTHER_KINDS: dict[str, Kind] = {
-    KIND: Kind(KIND, API_VERSION, PLURAL),
-    "Lease": Kind("Lease", "coordination.k8s.io/v1", "leases"),
-    "Event": Kind("Event", "events.k8s.io/v1", "events"),
+    KIND: Kind(KIND, API_VERSION, PLURAL, wave=None),
+    "Lease": Kind("Lease", "coordination.k8s.io/v1", "leases", wave=None),
+    "Event": Kind("Event", "events.k8s.io/v1", "events", wave=None),
 }
 
 

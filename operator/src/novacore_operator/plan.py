@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from novacore_contracts.services import POSTGRES_NAME, REDIS_NAME, SERVICES
-from novacore_operator.build.installation import Contents, build_installation
+from novacore_operator.build.installation import KINDS, build_installation
 from novacore_operator.build.scale import pods_wanted
+from novacore_operator.build.site import Contents, Site
 from novacore_operator.policies import Finding
 from novacore_operator.policies.rollout import MAY_CHANGE, MAY_CREATE, RolloutState, first_gate, stores_starting
 from novacore_operator.rotation import mint
@@ -87,20 +88,6 @@ class Plan:
         return [[action for action in self.actions if action.wave == number] for number in numbers]
 
 
-WAVES: dict[str, int] = {
-    "Secret": 1,
-    "ConfigMap": 1,
-    "ServiceAccount": 1,
-    "NetworkPolicy": 1,
-    "Service": 1,
-    "ControllerRevision": 1,
-    "PersistentVolumeClaim": 2,
-    "StatefulSet": 2,
-    "Job": 3,
-    "Deployment": 4,
-    "PodDisruptionBudget": 5,
-    "HorizontalPodAutoscaler": 5,
-}
 LAST_WAVE = 9
 
 
@@ -155,7 +142,7 @@ def plan(
 
     `returning`: on the way back (PLAN-6). `left`: fields that are left to other managers, by object.
     """
-    manifests = build_installation(nova, seen, contents_of(nova, seen, material))
+    manifests = build_installation(Site(nova, seen, contents_of(nova, seen, material)))
     wanted = {ref_of(manifest): manifest for manifest in manifests}
     for ref, paths in (left or {}).items():
         if ref in wanted:
@@ -165,7 +152,7 @@ def plan(
     state = rollout_state(nova, seen, wanted, job=job, returning=returning)
     held = _held(state, seen, wanted, differences, job=job)
     actions = [
-        Action(Verb.APPLY, ref, why, WAVES[ref.kind], manifest=wanted[ref])
+        Action(Verb.APPLY, ref, why, _wave(ref), manifest=wanted[ref])
         for ref, why in differences.items()
         if ref not in held
     ]
@@ -173,6 +160,11 @@ def plan(
         Action(Verb.DELETE, live.ref, Why.UNWANTED, LAST_WAVE, uid=live.uid) for live in _unwanted(nova, seen, wanted)
     ]
     return Plan(tuple(actions), wanted, held, job)
+
+
+def _wave(ref: Ref) -> int:
+    wave = KINDS[ref.kind].wave
+    return LAST_WAVE if wave is None else wave
 
 
 def _leaving(manifest: Manifest, paths: Iterable[str]) -> Manifest:
@@ -291,9 +283,7 @@ def _with_rolling(state: RolloutState, component: str) -> RolloutState:
 def _unwanted(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest]) -> Iterable[Live]:
     """Return what we own and do not want any more. Jobs that have ended stay for their logs, the last few."""
     ours = [
-        live
-        for ref, live in seen.objects.items()
-        if live.owner == nova.uid and ref not in wanted and ref.kind in WAVES and not live.deleting
+        live for ref, live in seen.objects.items() if live.owner == nova.uid and ref not in wanted and not live.deleting
     ]
     jobs = sorted((live for live in ours if live.ref.kind == "Job"), key=lambda live: live.version, reverse=True)
     ended = [live for live in jobs if isinstance(live.facts, JobFacts) and (live.facts.complete or live.facts.failed)]

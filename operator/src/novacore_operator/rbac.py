@@ -16,6 +16,7 @@ import yaml
 
 from novacore_operator.api import GROUP, PLURAL
 from novacore_operator.api.generate import Plain
+from novacore_operator.build.installation import KINDS
 from novacore_operator.state import names
 
 
@@ -28,7 +29,6 @@ class Rule(TypedDict, total=False):
     resourceNames: list[str]
 
 
-WRITTEN = ["list", "watch", "create", "patch", "delete"]
 SECRETS = ["get", "list", "watch", "create", "patch"]
 """Never `delete`: a Secret goes with its owner or stays with the data."""
 
@@ -38,17 +38,21 @@ def namespaced_rules() -> list[Rule]:
     return [
         {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["list", "watch"]},
         {"apiGroups": [GROUP], "resources": [f"{PLURAL}/status"], "verbs": ["patch"]},
-        {"apiGroups": [""], "resources": ["serviceaccounts", "services", "configmaps"], "verbs": WRITTEN},
-        {"apiGroups": ["apps"], "resources": ["deployments", "controllerrevisions"], "verbs": WRITTEN},
-        {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["list", "watch", "create", "patch"]},
-        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": WRITTEN},
-        {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": WRITTEN},
-        {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": WRITTEN},
-        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": WRITTEN},
-        {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["list", "watch", "patch"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+        *_object_rules(),
         {"apiGroups": [""], "resources": ["secrets"], "verbs": SECRETS, "resourceNames": sorted(names.SECRETS)},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+    ]
+
+
+def _object_rules() -> list[Rule]:
+    """Return the rights to the kinds of an installation, those of one group with the same verbs together."""
+    resources: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for kind in KINDS.values():
+        if kind.verbs:
+            resources.setdefault((kind.group, kind.verbs), []).append(kind.plural)
+    return [
+        {"apiGroups": [group], "resources": plurals, "verbs": list(verbs)}
+        for (group, verbs), plurals in sorted(resources.items())
     ]
 
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from novacore_operator.api.spec import Spec
 from novacore_operator.build.common import labels, manifest
+from novacore_operator.build.release import CONTROLLER_REVISION
 from novacore_operator.plan import Action, Plan, Verb, Why, difference
 from novacore_operator.policies import Finding, maintenance
 from novacore_operator.reasons import Reason
@@ -249,7 +250,7 @@ def keep(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest]) -> Plan:
 def build_release(nova: Nova, number: int, spec: Mapping[str, Any], templates: Mapping[str, str]) -> Manifest:
     """Return the ControllerRevision that stores a release of a resource."""
     body = manifest(
-        "ControllerRevision",
+        CONTROLLER_REVISION,
         nova,
         names.release(number),
         component="release",

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from novacore_operator.plan import NEVER_DELETED, WAVES
+from novacore_operator.build.installation import KINDS
+from novacore_operator.plan import NEVER_DELETED
 from novacore_operator.rbac import files, namespaced_rules, own_namespace_rules, referenced_secret_rules
-from novacore_operator.state import KINDS, WATCHED, names
+from novacore_operator.state import names
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,9 +28,8 @@ def test_every_watched_kind_may_be_listed_and_watched() -> None:
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    for name in WATCHED:
-        kind = KINDS[name]
-        assert {"list", "watch"} <= granted[kind.group, kind.plural], name
+    for kind in KINDS.values():
+        assert {"list", "watch"} <= granted[kind.group, kind.plural], kind.name
 
 
 def test_every_kind_that_is_applied_may_be_written() -> None:
@@ -39,12 +39,13 @@ def test_every_kind_that_is_applied_may_be_written() -> None:
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    for name in WAVES:
-        kind = KINDS[name]
-        needed = {"patch"} if name == "PersistentVolumeClaim" else {"create", "patch"}
-        assert needed <= granted[kind.group, kind.plural], name
-        if name not in NEVER_DELETED:
-            assert "delete" in granted[kind.group, kind.plural], name
+    for kind in KINDS.values():
+        if kind.wave is None:
+            continue
+        needed = {"patch"} if kind.name == "PersistentVolumeClaim" else {"create", "patch"}
+        assert needed <= granted[kind.group, kind.plural], kind.name
+        if kind.name not in NEVER_DELETED:
+            assert "delete" in granted[kind.group, kind.plural], kind.name
 
 
 def test_root_keys_are_granted_by_name_where_the_names_are_known() -> None:

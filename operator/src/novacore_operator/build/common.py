@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from novacore_operator.api import API_VERSION, KIND
-from novacore_operator.state import KINDS, Manifest, Nova
+from novacore_operator.state import Kind, Manifest, Nova
 from novacore_operator.state.names import (
     LABEL_COMPONENT,
     LABEL_INSTANCE,
@@ -18,6 +18,8 @@ from novacore_operator.state.names import (
 )
 
 PRODUCT = "novacore"
+CONFIG_MAP = Kind("ConfigMap", "v1", "configmaps", wave=1)
+"""Here, because three files make some."""
 
 
 def selector(component: str) -> dict[str, str]:
@@ -43,7 +45,7 @@ def owner(nova: Nova) -> dict[str, Any]:
 
 
 def manifest(
-    kind: str,
+    kind: Kind,
     nova: Nova,
     name: str,
     *,
@@ -62,7 +64,7 @@ def manifest(
         metadata["annotations"] = annotations
     if owned:
         metadata["ownerReferences"] = [owner(nova)]
-    return {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": metadata, **parts}
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, **parts}
 
 
 POWERS: dict[str, int] = {"Ki": 1024, "Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4}

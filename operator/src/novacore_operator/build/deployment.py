@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from novacore_operator.build.pod import (
 from novacore_operator.build.release import image_for, image_of, since
 from novacore_operator.build.resources import build_resources
 from novacore_operator.build.scale import scale_of
-from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.build.settings import settings_hash
+from novacore_operator.build.site import Site
+from novacore_operator.state import Kind, Manifest, Nova, names
 from novacore_operator.state.names import ANNOTATION_TEMPLATE, LABEL_SERVING
 
+DEPLOYMENT = Kind("Deployment", "apps/v1", "deployments", wave=4)
 PATHS = Paths(Path("/"))  # of a pod, whatever NOVA_ROOT says here
 FILES_GROUP = 65532
 """User and group of the services; secrets are readable by the group only."""
@@ -33,12 +37,18 @@ OF_ONE_REVISION = ["pod-template-hash"]
 """Pods of the old revision do not count for the spread: a roll-out would end lopsided when they go."""
 
 
-def build_deployment(nova: Nova, service: Service, *, settings_hash: str) -> Manifest:
-    """Return the Deployment of one service. `settings_hash`: of the settings it reads only when it starts."""
-    template, mark = stamped(nova.spec, _template(nova, service, settings_hash=settings_hash))
+def deployments(site: Site) -> Iterator[Manifest | None]:
+    """Return the Deployments of an installation."""
+    for service in site.nova.spec.enabled_services():
+        yield build_deployment(site.nova, service)
+
+
+def build_deployment(nova: Nova, service: Service) -> Manifest:
+    """Return the Deployment of one service."""
+    template, mark = stamped(nova.spec, _template(nova, service))
     least, given = scale_of(nova, service)
     return manifest(
-        "Deployment",
+        DEPLOYMENT,
         nova,
         service.full_name,
         component=service.name,
@@ -54,7 +64,7 @@ def build_deployment(nova: Nova, service: Service, *, settings_hash: str) -> Man
     )
 
 
-def _template(nova: Nova, service: Service, *, settings_hash: str) -> dict[str, Any]:
+def _template(nova: Nova, service: Service) -> dict[str, Any]:
     spec = nova.spec.of(service.name)
     image = image_for(nova.spec, service.name)
     volumes, mounts = _files(service)
@@ -88,7 +98,10 @@ def _template(nova: Nova, service: Service, *, settings_hash: str) -> dict[str, 
     return {
         "metadata": {
             "labels": {**(spec.pod_labels or {}), **labels(nova, service.name), LABEL_SERVING: "true"},
-            "annotations": {**(spec.pod_annotations or {}), "novacore.ai/settings": settings_hash},
+            "annotations": {
+                **(spec.pod_annotations or {}),
+                "novacore.ai/settings": settings_hash(nova.spec, service.name),
+            },
         },
         "spec": pod,
     }

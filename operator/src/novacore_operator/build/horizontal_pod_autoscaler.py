@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from novacore_contracts.services import Service
 from novacore_operator.build.common import manifest
+from novacore_operator.build.deployment import DEPLOYMENT
 from novacore_operator.build.scale import replicas
-from novacore_operator.state import KINDS, Manifest, Nova
+from novacore_operator.build.site import Site
+from novacore_operator.state import Kind, Manifest, Nova
+
+HORIZONTAL_POD_AUTOSCALER = Kind("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers", wave=5)
+
+
+def horizontal_pod_autoscalers(site: Site) -> Iterator[Manifest | None]:
+    """Return the autoscalers of an installation."""
+    for service in site.nova.spec.enabled_services():
+        yield build_horizontal_pod_autoscaler(site.nova, service)
 
 
 def build_horizontal_pod_autoscaler(nova: Nova, service: Service) -> Manifest | None:
@@ -15,14 +27,14 @@ def build_horizontal_pod_autoscaler(nova: Nova, service: Service) -> Manifest | 
         return None
     target = {"type": "Utilization", "averageUtilization": wanted.target_cpu_utilization}
     return manifest(
-        "HorizontalPodAutoscaler",
+        HORIZONTAL_POD_AUTOSCALER,
         nova,
         service.full_name,
         component=service.name,
         spec={
             "scaleTargetRef": {
-                "apiVersion": KINDS["Deployment"].api_version,
-                "kind": "Deployment",
+                "apiVersion": DEPLOYMENT.api_version,
+                "kind": DEPLOYMENT.name,
                 "name": service.full_name,
             },
             "minReplicas": replicas(nova, service),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from novacore_operator.build.common import labels, manifest
@@ -17,8 +18,16 @@ from novacore_operator.build.pod import (
 )
 from novacore_operator.build.release import image_of, since
 from novacore_operator.build.resources import build_resources
-from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.build.site import Site
+from novacore_operator.state import Kind, Manifest, Nova, names
 from novacore_operator.state.ownership import digest
+
+JOB = Kind("Job", "batch/v1", "jobs", wave=3)
+
+
+def jobs(site: Site) -> Iterator[Manifest | None]:
+    """Return the one Job of an installation."""
+    yield build_migrate_job(site.nova, roles_hash=site.contents.roles_hash)
 
 
 def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
@@ -68,4 +77,4 @@ def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
     version = nova.spec.version.replace(".", "-")
     # The time limit is no part of what it would do; 0.1.0 counted it in.
     does = spec["template"] if since(nova.spec, "0.2.0") else spec
-    return manifest("Job", nova, f"{names.MIGRATE}-{version}-{digest(does)[:8]}", component="migrate", spec=spec)
+    return manifest(JOB, nova, f"{names.MIGRATE}-{version}-{digest(does)[:8]}", component="migrate", spec=spec)

@@ -5,6 +5,7 @@ Each component gets one policy for both directions. Nothing rests on them alone:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,12 +19,25 @@ from novacore_contracts.services import (
 )
 from novacore_operator.api.network import Peer
 from novacore_operator.build.common import manifest, selector
-from novacore_operator.state import Manifest, Nova
+from novacore_operator.build.site import Site
+from novacore_operator.state import Kind, Manifest, Nova
 from novacore_operator.state.names import MANAGER
 
 DNS: dict[str, Any] = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 API_SERVER: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 6443}]}
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
+NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", wave=1)
+
+
+def network_policies(site: Site) -> Iterator[Manifest | None]:
+    """Return the policies of an installation."""
+    nova = site.nova
+    if nova.spec.postgres.mode == "Simple":
+        yield build_store_policy(nova, "postgres")
+    yield build_store_policy(nova, "redis")
+    yield build_migrate_policy(nova)
+    for service in nova.spec.enabled_services():
+        yield build_service_policy(nova, service, operator_namespace=site.seen.operator_namespace)
 
 
 def _pods(*components: str) -> list[dict[str, Any]]:
@@ -45,7 +59,7 @@ def _policy(nova: Nova, component: str, ingress: list[dict[str, Any]], egress: l
         spec["ingress"] = ingress
     if egress:
         spec["egress"] = egress
-    return manifest("NetworkPolicy", nova, f"novacore-{component}", component=component, spec=spec)
+    return manifest(NETWORK_POLICY, nova, f"novacore-{component}", component=component, spec=spec)
 
 
 def _visitors(nova: Nova) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""Which image runs."""
+"""Which image runs, and as what a release is stored."""
 
 from __future__ import annotations
 
 from novacore_contracts.releases import RELEASES
 from novacore_operator.api.service import Image
 from novacore_operator.api.spec import Spec
+from novacore_operator.state import Kind
+
+CONTROLLER_REVISION = Kind("ControllerRevision", "apps/v1", "controllerrevisions", wave=1)
 
 
 def image_for(spec: Spec, service: str) -> Image:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from novacore_operator.build.common import manifest
-from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.build.site import Site
+from novacore_operator.state import Kind, Manifest, Nova, names
 from novacore_operator.state.names import LABEL_MANAGED_BY, LABEL_NAME, MANAGER
+
+SECRET = Kind("Secret", "v1", "secrets", wave=1, verbs=(), watched=False)
+"""Granted and watched by name only: see `rbac` and `observe.observer`."""
+
+
+def secrets(site: Site) -> Iterator[Manifest | None]:
+    """Return all Secrets of an installation, the root key's among them."""
+    root = names.root_secret(site.nova.namespace)
+    yield build_root_secret(site.nova, site.seen.operator_namespace, site.contents.material[root])
+    for name, data in sorted(site.contents.material.items()):
+        if name != root:
+            yield build_secret(site.nova, name, data)
 
 
 def build_secret(nova: Nova, name: str, data: Mapping[str, bytes]) -> Manifest:
     """Return one Secret of the installation. Those of the data are left behind with `storage.reclaim: Retain`."""
     keep = name in names.DATA_SECRETS and nova.spec.postgres.storage.reclaim == "Retain"
-    return manifest("Secret", nova, name, component="keyset", owned=not keep, type="Opaque", data=_encoded(data))
+    return manifest(SECRET, nova, name, component="keyset", owned=not keep, type="Opaque", data=_encoded(data))
 
 
 def build_root_secret(nova: Nova, operator_namespace: str, data: Mapping[str, bytes]) -> Manifest:
@@ -23,8 +36,8 @@ def build_root_secret(nova: Nova, operator_namespace: str, data: Mapping[str, by
     credentials of an installation applied again still verify.
     """
     return {
-        "apiVersion": "v1",
-        "kind": "Secret",
+        "apiVersion": SECRET.api_version,
+        "kind": SECRET.name,
         "metadata": {
             "name": names.root_secret(nova.namespace),
             "namespace": operator_namespace,

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from novacore_contracts.services import (
     BY_NAME,
     GATEWAY_NODE_PORT,
     INTERNAL_PORT,
+    POSTGRES_PORT,
     PUBLIC_SERVICE_NAME,
+    REDIS_PORT,
     Service,
 )
 from novacore_operator.build.common import manifest, selector
-from novacore_operator.state import Manifest, Nova
+from novacore_operator.build.site import Site
+from novacore_operator.state import Kind, Manifest, Nova
 from novacore_operator.state.names import LABEL_SERVING
+
+SERVICE = Kind("Service", "v1", "services", wave=1)
+
+
+def services(site: Site) -> Iterator[Manifest | None]:
+    """Return the Services of an installation."""
+    if site.nova.spec.postgres.mode == "Simple":
+        yield build_store_service(site.nova, "postgres", POSTGRES_PORT)
+    yield build_store_service(site.nova, "redis", REDIS_PORT)
+    yield build_public_service(site.nova)
+    for service in site.nova.spec.enabled_services():
+        yield build_service(site.nova, service)
 
 
 def _port(name: str, number: int, **more: Any) -> dict[str, Any]:
@@ -25,7 +41,7 @@ def build_service(nova: Nova, service: Service) -> Manifest:
     ports = [] if service.port is None else [_port("http", service.port)]
     ports.append(_port("internal", INTERNAL_PORT))
     return manifest(
-        "Service",
+        SERVICE,
         nova,
         service.full_name,
         component=service.name,
@@ -41,7 +57,7 @@ def build_public_service(nova: Nova) -> Manifest:
         raise ValueError("the gateway has a port")
     more = {"nodePort": expose.node_port or GATEWAY_NODE_PORT} if expose.type == "NodePort" else {}
     return manifest(
-        "Service",
+        SERVICE,
         nova,
         PUBLIC_SERVICE_NAME,
         component="gateway",
@@ -56,7 +72,7 @@ def build_public_service(nova: Nova) -> Manifest:
 def build_store_service(nova: Nova, component: str, port: int) -> Manifest:
     """Return the Service of a data store. Not headless: a connection survives the pod's change of address."""
     return manifest(
-        "Service",
+        SERVICE,
         nova,
         f"novacore-{component}",
         component=component,

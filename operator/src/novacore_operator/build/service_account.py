@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from novacore_operator.build.common import manifest
-from novacore_operator.state import Manifest, Nova
+from novacore_operator.build.site import Site
+from novacore_operator.state import Kind, Manifest, Nova
+
+SERVICE_ACCOUNT = Kind("ServiceAccount", "v1", "serviceaccounts", wave=1)
+
+
+def service_accounts(site: Site) -> Iterator[Manifest | None]:
+    """Return the ServiceAccounts of an installation."""
+    if site.nova.spec.postgres.mode == "Simple":
+        yield build_service_account(site.nova, "postgres")
+    for component in ("redis", "migrate"):
+        yield build_service_account(site.nova, component)
+    for service in site.nova.spec.enabled_services():
+        yield build_service_account(site.nova, service.name)
 
 
 def build_service_account(nova: Nova, component: str) -> Manifest:
     """Return the ServiceAccount of a component. Pods that need a token project it with an audience of its own."""
     return manifest(
-        "ServiceAccount", nova, f"novacore-{component}", component=component, automountServiceAccountToken=False
+        SERVICE_ACCOUNT, nova, f"novacore-{component}", component=component, automountServiceAccountToken=False
     )

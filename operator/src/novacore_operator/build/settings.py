@@ -15,7 +15,7 @@ import yaml
 
 from novacore_operator.api.limits import Tier
 from novacore_operator.api.spec import Spec
-from novacore_operator.build.common import manifest
+from novacore_operator.build.common import CONFIG_MAP, manifest
 from novacore_operator.state import Manifest, Nova, names
 from novacore_operator.state.ownership import digest
 
@@ -87,7 +87,7 @@ def settings_hash(spec: Spec, service: str) -> str:
 def build_settings(nova: Nova, service: str) -> Manifest:
     """Return the ConfigMap `novacore-<service>-settings`."""
     text = _as_yaml(json.dumps(settings_of(nova.spec, service), sort_keys=True))
-    return manifest("ConfigMap", nova, names.settings(service), component=service, data={"settings.yaml": text})
+    return manifest(CONFIG_MAP, nova, names.settings(service), component=service, data={"settings.yaml": text})
 
 
 @lru_cache(maxsize=1024)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from novacore_contracts.services import POSTGRES_NAME, POSTGRES_PORT, REDIS_NAME, REDIS_PORT
 from novacore_operator.api.resources import Resources
 from novacore_operator.api.stores import Storage
 from novacore_operator.build.common import canonical, labels, manifest, selector
+from novacore_operator.build.persistent_volume_claim import DATA, PERSISTENT_VOLUME_CLAIM, claim_labels
 from novacore_operator.build.pod import (
     config_volume,
     container_security,
@@ -17,13 +19,37 @@ from novacore_operator.build.pod import (
     secret_volume,
 )
 from novacore_operator.build.resources import build_resources
-from novacore_operator.state import Manifest, Nova, WorkloadFacts, names
-from novacore_operator.state.names import ANNOTATION_TEMPLATE, LABEL_MANAGED_BY, LABEL_VERSION, MANAGER
+from novacore_operator.build.site import Site
+from novacore_operator.build.store_config import build_postgres_config, build_redis_config
+from novacore_operator.state import Kind, Manifest, Nova, WorkloadFacts, names
+from novacore_operator.state.names import ANNOTATION_TEMPLATE, LABEL_VERSION
 from novacore_operator.state.ownership import digest
 
+STATEFUL_SET = Kind("StatefulSet", "apps/v1", "statefulsets", wave=2, verbs=("list", "watch", "create", "patch"))
+"""Never deleted: a data store goes with its owner."""
 STORE_USER = 999
 """User of the well-known Postgres and Redis images."""
-DATA = "data"
+
+
+def stateful_sets(site: Site) -> Iterator[Manifest | None]:
+    """Return the data stores of an installation. Their configuration is read at start: its hash replaces the pod."""
+    nova, contents = site.nova, site.contents
+    postgres, redis = build_postgres_config(nova), build_redis_config(nova, contents.redis_users)
+    yield build_postgres(
+        nova,
+        config_hash=digest([postgres and postgres["data"], contents.postgres_hash]),
+        created=_created(site, POSTGRES_NAME),
+    )
+    yield build_redis(
+        nova,
+        config_hash=digest([redis["data"], contents.redis_hash]),
+        created=_created(site, REDIS_NAME),
+    )
+
+
+def _created(site: Site, name: str) -> WorkloadFacts | None:
+    live = site.seen.get(STATEFUL_SET.name, site.nova.namespace, name)
+    return live.facts if live is not None and isinstance(live.facts, WorkloadFacts) else None
 
 
 def build_postgres(nova: Nova, *, config_hash: str, created: WorkloadFacts | None = None) -> Manifest | None:
@@ -125,11 +151,6 @@ def _exec(script: str, *, period_s: int, failures: int) -> dict[str, Any]:
     }
 
 
-def claim_name(component: str) -> str:
-    """Return the name of the store's one volume claim."""
-    return f"{DATA}-novacore-{component}-0"
-
-
 def _store(
     nova: Nova,
     component: str,
@@ -165,7 +186,7 @@ def _store(
         "spec": pod,
     }
     return manifest(
-        "StatefulSet",
+        STATEFUL_SET,
         nova,
         f"novacore-{component}",
         component=component,
@@ -201,24 +222,9 @@ def _claim_template(component: str, storage: Storage, created_size: str | None) 
     if storage.class_name:
         spec["storageClassName"] = storage.class_name
     return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
+        "apiVersion": PERSISTENT_VOLUME_CLAIM.api_version,
+        "kind": PERSISTENT_VOLUME_CLAIM.name,
         "metadata": {"name": DATA, "labels": claim_labels(component)},
         "spec": spec,
         "status": {"phase": "Pending"},
-    }
-
-
-def claim_labels(component: str) -> dict[str, str]:
-    """Return the labels of a volume claim. Neither instance nor version: the volume outlives both."""
-    return {**selector(component), LABEL_MANAGED_BY: MANAGER}
-
-
-def build_claim(nova: Nova, component: str, size: str) -> Manifest:
-    """Return a volume claim that is to grow to `size`. The claim itself is made by the StatefulSet controller."""
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": claim_name(component), "namespace": nova.namespace},
-        "spec": {"resources": {"requests": {"storage": canonical(size)}}},
     }

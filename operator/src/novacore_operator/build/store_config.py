@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from novacore_contracts.services import DATABASE, POSTGRES_PORT, REDIS_PORT
-from novacore_operator.build.common import manifest, size_bytes
+from novacore_operator.build.common import CONFIG_MAP, manifest, size_bytes
 from novacore_operator.build.resources import build_resources
 from novacore_operator.state import Manifest, Nova, names
 
@@ -89,7 +89,7 @@ log_parameter_max_length = 0
 log_parameter_max_length_on_error = 0
 """
     return manifest(
-        "ConfigMap",
+        CONFIG_MAP,
         nova,
         names.POSTGRES_CONFIG,
         component="postgres",
@@ -127,7 +127,7 @@ maxmemory-policy noeviction
         *(f"user {name} on #{sha256} ~* &* +@all -@admin -@dangerous +info" for name, sha256 in sorted(users.items())),
     ]
     return manifest(
-        "ConfigMap",
+        CONFIG_MAP,
         nova,
         names.REDIS_CONFIG,
         component="redis",

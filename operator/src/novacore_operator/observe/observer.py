@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from novacore_operator.build.installation import KINDS
 from novacore_operator.kube import Forbidden, Kube
 from novacore_operator.observe.informer import Informer
 from novacore_operator.observe.projection import decoded, foreign_data, owned_data, project
 from novacore_operator.state import (
-    WATCHED,
     Live,
     Manifest,
     Material,
@@ -56,7 +56,7 @@ class Observer:
         selector = f"{LABEL_MANAGED_BY}={MANAGER}"
         everywhere: tuple[str | None, ...] = (*namespaces,) or (None,)
         for namespace in everywhere:
-            for kind in WATCHED:
+            for kind in (one.name for one in KINDS.values() if one.watched):
                 informer = Informer(kube, metrics, kind, namespace=namespace, changed=changed, labels=selector)
                 self._informers.append((kind, None, informer))
             for name in names.SECRETS:

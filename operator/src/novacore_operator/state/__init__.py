@@ -19,53 +19,29 @@ Material = Mapping[str, Mapping[str, bytes]]
 """Secret name -> key -> bytes: every key and password of one installation. Never logged, never in a message."""
 
 
+WRITTEN: tuple[str, ...] = ("list", "watch", "create", "patch", "delete")
+"""Rights to a kind that is watched, applied, and deleted when it is wanted no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a kind is addressed."""
+    """A kind of object: its address, when it is written, and what the operator may do to it.
+
+    `wave`: place in the order of writes; None: not written by a plan. `verbs`: of the operator's role, over all names;
+    none: the kind has rules of its own. `watched`: one label-selected watch in each namespace.
+    """
 
     name: str
     api_version: str
     plural: str
+    wave: int | None
+    verbs: tuple[str, ...] = WRITTEN
+    watched: bool = True
 
     @property
     def group(self) -> str:
         """API group, empty for the core."""
         return self.api_version.rpartition("/")[0]
-
-
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind("ServiceAccount", "v1", "serviceaccounts"),
-        Kind("Service", "v1", "services"),
-        Kind("ConfigMap", "v1", "configmaps"),
-        Kind("Secret", "v1", "secrets"),
-        Kind("PersistentVolumeClaim", "v1", "persistentvolumeclaims"),
-        Kind("Pod", "v1", "pods"),
-        Kind("Deployment", "apps/v1", "deployments"),
-        Kind("StatefulSet", "apps/v1", "statefulsets"),
-        Kind("Job", "batch/v1", "jobs"),
-        Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
-        Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
-        Kind("ControllerRevision", "apps/v1", "controllerrevisions"),
-        Kind("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers"),
-    )
-}
-WATCHED: tuple[str, ...] = (
-    "ServiceAccount",
-    "Service",
-    "ConfigMap",
-    "PersistentVolumeClaim",
-    "Pod",
-    "Deployment",
-    "StatefulSet",
-    "Job",
-    "PodDisruptionBudget",
-    "NetworkPolicy",
-    "ControllerRevision",
-    "HorizontalPodAutoscaler",
-)
-"""Kinds with one label-selected watch each. Secrets have one watch per name instead: RBAC grants them by name only."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

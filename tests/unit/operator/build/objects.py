@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from novacore_operator.build.installation import build_installation
+from novacore_operator.build.site import Site
 from novacore_operator.plan import contents_of, setting_of
 from novacore_operator.rotation import mint
 from novacore_operator.state import Manifest
@@ -19,7 +20,7 @@ def build(world: World | None = None, **spec: Any) -> Objects:
     seen = (world or World()).seen()
     nova = make_nova(**spec)
     material = mint.complete(make_material(), setting_of(nova, seen), now=NOW, entropy=Chance("x"))
-    objects = build_installation(nova, seen, contents_of(nova, seen, material))
+    objects = build_installation(Site(nova, seen, contents_of(nova, seen, material)))
     return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in objects}
 
 
