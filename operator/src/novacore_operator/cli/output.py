@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,8 @@ from rich.console import Console
 
 from novacore_operator.cli.options import Options
 
-PIPE_COLUMNS = 160
+PIPE_COLUMNS = 2000
+"""Wider than any message: what is searched for by grep stands on one line."""
 
 
 class _Plain(yaml.SafeDumper):
@@ -38,17 +38,15 @@ def as_text(value: Any, options: Options) -> str:
 
 
 def console(options: Options, *, stderr: bool = False) -> Console:
-    """Return a console: colours only on a terminal; a pipe is not folded to 80 columns."""
+    """Return a console: colours only on a terminal; a pipe is never folded, whatever COLUMNS says."""
     stream = sys.stderr if stderr else sys.stdout
-    terminal = stream.isatty()
-    width = None if terminal or "COLUMNS" in os.environ else PIPE_COLUMNS
     return Console(
         file=stream,
         no_color=not options.colour,
         highlight=False,
         markup=False,
         emoji=False,
-        width=width,
+        width=None if stream.isatty() else PIPE_COLUMNS,
         soft_wrap=False,
     )
 

@@ -108,6 +108,21 @@ def test_history_is_a_table_for_people_and_a_document_for_machines(cluster: Fake
     ]
 
 
+def test_a_line_in_a_pipe_is_never_folded(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = "memory: " + "a long message " * 30
+    entry = {
+        "generation": 3,
+        "version": "0.2.0",
+        "outcome": "RolledBack",
+        "revision": 1,
+        "reason": "X",
+        "message": said,
+    }
+    with_releases(cluster, resource(status={"history": [entry]}), revision(1, OLD), revision(2, {"version": "0.1.0"}))
+    assert said.strip() in cluster.run("history").stdout
+
+
 def test_history_of_a_new_installation_says_that_there_is_none(cluster: FakeCluster) -> None:
     with_releases(cluster, resource())
     assert "No release has been recorded yet" in cluster.run("history").stdout
