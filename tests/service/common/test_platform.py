@@ -14,6 +14,7 @@ from novacore.common.idempotency import Idempotency
 from novacore.common.peers import PeerError
 from novacore.common.redis import Redis, RedisError
 from novacore_contracts.identity import SERVICE_TOKEN_HEADER
+from novacore_contracts.releases import CURRENT
 from tests.kit.keys import SigningKey, put
 from tests.service.common.definitions import PROBE
 
@@ -31,6 +32,11 @@ async def test_is_ready_with_its_stores_migrated_and_its_keyset_seen(service):
     body = answer.json()
     assert set(body["checks"]) == {"database", "redis", "migrations", "draining", "loop", "keyset", "service_token"}
     assert body["rings"]["serviceJwt"]["generation"] == 1
+
+
+async def test_readyz_tells_the_release_of_the_image_whatever_the_settings_say(client_for):
+    async with client_for("memory", definition=PROBE, settings={"version": "9.9.9"}) as running:
+        assert (await running.internal.get("/readyz")).json()["version"] == CURRENT
 
 
 async def test_is_not_ready_while_it_drains(service):

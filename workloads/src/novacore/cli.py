@@ -12,9 +12,11 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, NoReturn
 
 from novacore_contracts.paths import ROOT_VARIABLE, paths
+from novacore_contracts.releases import CURRENT
 from novacore_contracts.services import SERVICES
 
 EX_USAGE = 64
+EX_CONFIG = 78
 EX_FAILED = 1
 
 NAMES = [service.name for service in SERVICES]
@@ -28,7 +30,8 @@ what runs where:
 
 services: {", ".join(NAMES)}
 files are mounted below / (novacore_contracts.paths); {ROOT_VARIABLE}=<dir> moves the tree for a hand-made process.
-exit codes: 0 done, 1 failed, 64 wrong arguments, 78 settings this service must not start with.
+exit codes: 0 done, 1 failed, 64 wrong arguments, 78 settings this service must not start with, or an
+image of another release.
 """
 
 
@@ -52,7 +55,11 @@ def parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run one service until SIGTERM", description="Run one service.")
     serve.add_argument("service", choices=NAMES, metavar="service", help=", ".join(NAMES))
 
-    commands.add_parser("migrate", help="bring the database to this release's level (roles, schemas, tables, seeds)")
+    migrate = commands.add_parser(
+        "migrate", help="bring the database to this release's level (roles, schemas, tables, seeds)"
+    )
+    for command in (serve, migrate):
+        command.add_argument("--release", help=f"refuse to run as another release than this (the image is {CURRENT})")
 
     openapi = commands.add_parser("openapi", help="print a service's OpenAPI document as JSON")
     openapi.add_argument("service", choices=[service.name for service in SERVICES if service.port], metavar="service")
@@ -81,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     arguments = parser().parse_args(argv)
+    _be_release(getattr(arguments, "release", None))
     match arguments.command:
         case "serve":
             from novacore.common.openapi import definition_of
@@ -100,6 +108,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             _run(_hook("novacore.distillation_worker.now", "distill_now")())
         case "dead-letters":
             _dead_letters(arguments)
+
+
+def _be_release(wanted: str | None) -> None:
+    """End with 78 when the image under the wanted release's name is another one: the pod must not serve or migrate."""
+    if wanted in (None, CURRENT):
+        return
+    line = f"the image is release {CURRENT}, not {wanted}: push the right image under that tag"
+    sys.stderr.write(f"novacore: {line}\n")
+    raise SystemExit(EX_CONFIG)
 
 
 def _migrate() -> None:

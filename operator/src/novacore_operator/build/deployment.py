@@ -21,7 +21,7 @@ from novacore_operator.build.pod import (
     secret_volume,
     stamped,
 )
-from novacore_operator.build.release import image_for, image_of, since
+from novacore_operator.build.release import image_for, image_of, release_arguments, since
 from novacore_operator.build.resources import build_resources
 from novacore_operator.build.scale import scale_of
 from novacore_operator.build.settings import settings_hash
@@ -79,7 +79,7 @@ def _template(nova: Nova, service: Service) -> dict[str, Any]:
                 "name": service.name,
                 "image": image_of(nova.spec, image),
                 "imagePullPolicy": image.pull_policy,
-                "args": ["serve", service.name],
+                "args": ["serve", service.name, *release_arguments(nova.spec, service.name)],
                 **_env(spec),
                 "ports": _ports(service),
                 "resources": build_resources(service.name, spec.resources),

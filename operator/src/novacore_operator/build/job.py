@@ -16,7 +16,7 @@ from novacore_operator.build.pod import (
     pod_security,
     secret_volume,
 )
-from novacore_operator.build.release import image_of, since
+from novacore_operator.build.release import image_of, release_arguments, since
 from novacore_operator.build.resources import build_resources
 from novacore_operator.build.site import Site
 from novacore_operator.state import Kind, Manifest, Nova, names
@@ -28,6 +28,10 @@ JOB = Kind("Job", "batch/v1", "jobs", wave=3)
 def jobs(site: Site) -> Iterator[Manifest | None]:
     """Return the one Job of an installation."""
     yield build_migrate_job(site.nova, roles_hash=site.contents.roles_hash)
+
+
+HOPELESS = [64, 78]
+"""Exit codes of a migration that another try does not mend: arguments it does not know, an image of another release."""
 
 
 def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
@@ -52,7 +56,7 @@ def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
                 "name": "migrate",
                 "image": image_of(nova.spec),
                 "imagePullPolicy": nova.spec.image.pull_policy,
-                "args": ["migrate"],
+                "args": ["migrate", *release_arguments(nova.spec)],
                 "resources": build_resources("migrate"),
                 "securityContext": container_security(),
                 **last_words(nova.spec),
@@ -69,6 +73,7 @@ def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
     spec: dict[str, Any] = {
         "backoffLimit": 4,
         "activeDeadlineSeconds": nova.spec.rollout.progress_deadline_seconds,
+        **_not_again(nova),
         "template": {
             "metadata": {"labels": labels(nova, "migrate"), "annotations": {"novacore.ai/roles": roles_hash}},
             "spec": pod,
@@ -78,3 +83,11 @@ def build_migrate_job(nova: Nova, *, roles_hash: str) -> Manifest:
     # The time limit is no part of what it would do; 0.1.0 counted it in.
     does = spec["template"] if since(nova.spec, "0.2.0") else spec
     return manifest(JOB, nova, f"{names.MIGRATE}-{version}-{digest(does)[:8]}", component="migrate", spec=spec)
+
+
+def _not_again(nova: Nova) -> dict[str, Any]:
+    """Return what ends the Job at the first pod that cannot succeed: five tries with their pauses take minutes."""
+    if not since(nova.spec, "0.2.0"):
+        return {}
+    codes = {"containerName": "migrate", "operator": "In", "values": HOPELESS}
+    return {"podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": codes}]}}

@@ -39,3 +39,14 @@ def since(spec: Spec, release: str) -> bool:
     template asks here (`tests/unit/operator/build/templates.json` holds the older ones).
     """
     return RELEASES.index(spec.version) >= RELEASES.index(release) if spec.version in RELEASES else True
+
+
+def release_arguments(spec: Spec, service: str | None = None) -> list[str]:
+    """Return the arguments by which an image makes sure that it is the release: another one ends at once and says so.
+
+    Without `service`: of the migration. None where a tag or digest names the image: then nobody knows its release.
+    """
+    image = spec.image if service is None else image_for(spec, service)
+    if image.tag or image.digest or not since(spec, "0.2.0"):
+        return []
+    return [f"--release={spec.version}"]

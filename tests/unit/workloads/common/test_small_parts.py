@@ -21,6 +21,7 @@ from novacore.common.middleware import UNMATCHED, route_template
 from novacore.common.streams import Envelope, stream_of
 from novacore.common.tasks import Supervisor
 from novacore.migrations import runner
+from novacore_contracts.releases import CURRENT
 
 
 def test_uuid7_is_version_7_and_rises_with_time():
@@ -206,6 +207,17 @@ def test_wrong_arguments_are_one_line_and_exit_64(argv, capsys):
 
     assert caught.value.code == 64
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["serve", "memory"], ["migrate"]])
+def test_an_image_of_another_release_ends_at_once_and_says_so(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*argv, "--release=0.1.9"])
+
+    assert caught.value.code == 78
+    assert capsys.readouterr().err == (
+        f"novacore: the image is release {CURRENT}, not 0.1.9: push the right image under that tag\n"
+    )
 
 
 def test_help_names_every_service(capsys):

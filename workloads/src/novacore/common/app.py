@@ -36,6 +36,7 @@ from novacore.common.tasks import Loop, Supervisor
 from novacore.common.tokens import ServiceTokens
 from novacore_contracts.paths import Paths
 from novacore_contracts.paths import paths as default_paths
+from novacore_contracts.releases import CURRENT
 from novacore_contracts.services import BY_NAME, Service, internal_url
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Platform(Generic[S]):
         self.settings = settings
         self.paths = paths
         self.clock = clock
-        self.version = settings.version
+        self.version = CURRENT  # what this image is; the settings have what it was asked to be
         self.metrics = Metrics(spec.name)
         self.keyrings = KeyRings(paths, clock, self.metrics)
         self.readiness = Readiness(self.metrics)
