@@ -131,6 +131,12 @@ GENERAL = (
         spec(rollout={"progressDeadlineSeconds": 30}),
         spec(rollout={"progressDeadlineSeconds": 29}),
     ),
+    Case(
+        "spec.rollout.canary.seconds",
+        "10 to 3600",
+        spec(rollout={"canary": {"enabled": True, "seconds": 10}}),
+        spec(rollout={"canary": {"enabled": True, "seconds": 9}}),
+    ),
     Case("spec.rollout.maxParallel", "1 to 9", spec(rollout={"maxParallel": 9}), spec(rollout={"maxParallel": 0})),
     Case("spec.maintenance.windows[].cron", "needs five fields", window(cron="30 2 1 * *"), window(cron="0 2 * *")),
     Case(

@@ -81,6 +81,8 @@ STATUS_CODES: tuple[str, ...] = (
     "504",
 )
 CODE = Label("code", (*STATUS_CODES, "other"))
+QUIET_ROUTES: frozenset[str] = frozenset({"/livez", "/readyz", "/startupz", "/metrics", "/internal/keyset"})
+"""Asked again and again by the cluster itself: not in the access log, and no part of what a service serves."""
 PEER = Label("peer", bound=8)
 STREAM = Label("stream", bound=5)
 JOB = Label("job", bound=6)

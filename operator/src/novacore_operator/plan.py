@@ -7,6 +7,7 @@ PLAN-3 a wanted object that is gone or changed is written again, whoever changed
 PLAN-4 no service is created or changed before the migration of this release has ended well; repairs are not held up.
 PLAN-5 Secrets come before everything that mounts them.
 PLAN-6 on the way back to an older release the stages go in reverse, and no migration is waited for: none is undone.
+PLAN-7 with canaries the pods of a service that runs are not touched before its canary has passed.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from novacore_contracts.services import POSTGRES_NAME, REDIS_NAME, SERVICES
+from novacore_contracts.services import BY_NAME, POSTGRES_NAME, REDIS_NAME, SERVICES
+from novacore_operator.build.canary import build_canary
 from novacore_operator.build.installation import KINDS, build_installation
 from novacore_operator.build.scale import pods_wanted
 from novacore_operator.build.site import Contents, Site
 from novacore_operator.policies import Finding
+from novacore_operator.policies.canary import not_passed
 from novacore_operator.policies.rollout import MAY_CHANGE, MAY_CREATE, RolloutState, first_gate, stores_starting
 from novacore_operator.rotation import mint
 from novacore_operator.state import (
@@ -40,6 +43,8 @@ from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLAT
 from novacore_operator.state.ownership import desired_hash, fingerprint
 
 JOBS_KEPT = 3
+UNREAD_S = 120
+"""A canary whose metrics cannot be read is given up after this time, or after the roll-out's own deadline."""
 NEVER_DELETED = ("Secret", "PersistentVolumeClaim", "StatefulSet", "ControllerRevision")
 """Secrets and stores go with their owner or stay with the data; claims are the StatefulSet controller's business;
 stored releases are no part of what is wanted (`releases.keep`)."""
@@ -136,11 +141,13 @@ def plan(
     material: Material,
     *,
     returning: bool = False,
+    canaries: bool = False,
     left: Mapping[Ref, frozenset[str]] | None = None,
 ) -> Plan:
     """Return what must be written to make the installation as `nova` says.
 
-    `returning`: on the way back (PLAN-6). `left`: fields that are left to other managers, by object.
+    `returning`: on the way back (PLAN-6). `canaries`: one pod of a service goes before the others (PLAN-7).
+    `left`: fields that are left to other managers, by object.
     """
     manifests = build_installation(Site(nova, seen, contents_of(nova, seen, material)))
     wanted = {ref_of(manifest): manifest for manifest in manifests}
@@ -151,6 +158,12 @@ def plan(
     differences = {ref: why for ref, manifest in wanted.items() if (why := difference(ref, manifest, seen)) is not None}
     state = rollout_state(nova, seen, wanted, job=job, returning=returning)
     held = _held(state, seen, wanted, differences, job=job)
+    if canaries:
+        for canary in _canaries(nova, seen, wanted, differences, held, left=left or {}):
+            ref = ref_of(canary)
+            wanted[ref] = canary
+            if (why := difference(ref, canary, seen)) is not None:
+                differences[ref] = why
     actions = [
         Action(Verb.APPLY, ref, why, _wave(ref), manifest=wanted[ref])
         for ref, why in differences.items()
@@ -278,6 +291,52 @@ def _held(
 def _with_rolling(state: RolloutState, component: str) -> RolloutState:
     """Count a service that this very plan begins to change."""
     return replace(state, settled={**state.settled, component: False}, rolling=state.rolling | {component})
+
+
+def _canaries(
+    nova: Nova,
+    seen: Observed,
+    wanted: Mapping[Ref, Manifest],
+    differences: Mapping[Ref, Why],
+    held: dict[Ref, Finding],
+    *,
+    left: Mapping[Ref, frozenset[str]],
+) -> list[Manifest]:
+    """Return the canaries that must exist now, and hold back the Deployments whose canary has not passed (PLAN-7)."""
+    found = []
+    for name, component in names.CANARIES.items():
+        ref, canary_ref = (Ref("Deployment", nova.namespace, n) for n in (BY_NAME[component].full_name, name))
+        live, present = seen.objects.get(ref), seen.objects.get(canary_ref)
+        if ref not in wanted or live is None or not isinstance(live.facts, WorkloadFacts):
+            continue
+        canary = _leaving(build_canary(BY_NAME[component], wanted[ref]), left.get(canary_ref, ()))
+        if differences.get(ref) is Why.CHANGED and _template_changes(ref, wanted[ref], seen):
+            if live.facts.available < 1 and present is None:
+                continue  # nothing runs that a canary could be compared with
+            if ref in held:
+                held[canary_ref] = held[ref]
+                continue
+            found.append(canary)
+            finding = _not_passed(nova, component, canary_ref, canary, seen)
+            if finding is not None:
+                held[ref] = finding
+        elif (
+            present is not None
+            and present.template == canary["metadata"]["annotations"][ANNOTATION_TEMPLATE]
+            and live.facts.available < pods_wanted(wanted[ref], live.facts)
+        ):
+            found.append(canary)  # it has passed, and what it serves would be missing now
+    return found
+
+
+def _not_passed(nova: Nova, component: str, ref: Ref, canary: Manifest, seen: Observed) -> Finding | None:
+    trial = seen.trials.get(component) if is_settled(ref, canary, seen) else None
+    if trial is not None and trial.template != canary["metadata"]["annotations"][ANNOTATION_TEMPLATE]:
+        trial = None
+    rollout = nova.spec.rollout
+    return not_passed(
+        component, trial, seconds=rollout.canary.seconds, unread_s=min(rollout.progress_deadline_seconds, UNREAD_S)
+    )
 
 
 def _unwanted(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest]) -> Iterable[Live]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from novacore_operator.plan import Action, Verb, Why, plan
 from novacore_operator.policies import Finding
 from novacore_operator.state import (
     ClaimFacts,
+    Counted,
     Facts,
     JobFacts,
     Live,
@@ -28,7 +30,9 @@ from novacore_operator.state import (
     Observed,
     Ref,
     ReleaseFacts,
+    Trial,
     WorkloadFacts,
+    names,
 )
 from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
 from novacore_operator.state.ownership import fingerprint
@@ -109,7 +113,8 @@ def foresee(nova: Nova, seen: Observed, material: Material) -> tuple[tuple[Chang
     first_held: Mapping[Ref, Finding] | None = None
     present = seen
     for _ in range(PASSES):
-        intended = plan(nova, present, material)
+        present = replace(present, trials=_passed(present))
+        intended = plan(nova, present, material, canaries=releases.canaries_wanted(nova, present))
         first_held = intended.held if first_held is None else first_held
         actions = [*intended.actions, *releases.repairs(nova, present)]
         if not actions:
@@ -136,6 +141,12 @@ def _after(seen: Observed, actions: Iterable[Action]) -> Observed:
         version += 1
         objects[action.ref] = _applied(action.ref, action.manifest, objects.get(action.ref), version)
     return replace(seen, objects=objects)
+
+
+def _passed(seen: Observed) -> Mapping[str, Trial]:
+    """Return the trials as they would be when every canary that there is had served long enough, and well."""
+    canaries = ((names.CANARIES[ref.name], live) for ref, live in seen.objects.items() if ref.name in names.CANARIES)
+    return {service: Trial(live.template or "", math.inf, (Counted({}, {}),)) for service, live in canaries}
 
 
 def _applied(ref: Ref, manifest: Manifest, before: Live | None, version: int) -> Live:
@@ -194,6 +205,9 @@ def _consequence(verb: str, action: Action, live: Live | None) -> str:
 def _workload_consequence(verb: str, action: Action, live: Live | None) -> str:
     store = action.ref.kind == "StatefulSet"
     pods = live.facts.replicas if live is not None and isinstance(live.facts, WorkloadFacts) else 0
+    if action.ref.name in names.CANARIES and verb != "update":
+        service = names.CANARIES[action.ref.name]
+        return f"starts a canary of {service} (1 pod)" if verb == "create" else f"stops the canary of {service}"
     if verb == "delete" or action.manifest is None:
         return f"stops {_pods(pods)}" + (", the volume is kept" if store else "")
     metadata = action.manifest["metadata"]

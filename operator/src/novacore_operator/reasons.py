@@ -83,6 +83,24 @@ class Reason(StrEnum):
         "`spec.maintenance.windows` has no window open now.",
         "Wait for the time in the message, or remove the windows to go on at once.",
     )
+    CANARY_RUNNING = (
+        "CanaryRunning",
+        "One pod of the new revision serves beside the old ones and is compared with them.",
+        "`spec.rollout.canary.enabled` is true, and a change replaces pods of the service in the message.",
+        "Wait; the message has the time and the figures.",
+    )
+    CANARY_WORSE = (
+        "CanaryWorse",
+        "The canary answered more requests with 5xx, or more of them slowly, than the old pods beside it.",
+        "A defect of the new release, or a setting it does not bear. No old pod was replaced in that service.",
+        "`kubectl novacore logs SERVICE`, of the time that `RolledBack` names; mend the spec.",
+    )
+    CANARY_UNREAD = (
+        "CanaryUnread",
+        "The metrics of the canary could not be read, so it was not compared.",
+        "A policy or a proxy keeps the operator's pods from port 9090 of the services' pods.",
+        "Let the operator reach that port, or set `spec.rollout.canary.enabled: false`.",
+    )
     CAPACITY_FULL = (
         "CapacityFull",
         "Every component has as many available pods as it should have.",

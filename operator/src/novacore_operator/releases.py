@@ -43,6 +43,7 @@ from novacore_operator.status import condition_of
 KEPT = 10
 CRASHES = 2
 """Restarts of one container after which a new revision counts as crash-looping."""
+CANARY_FAILED = frozenset({Reason.CANARY_WORSE, Reason.CANARY_UNREAD})
 HOW = frozenset({"mode", "paused", "rollout", "maintenance"})
 """Fields of the spec that are not part of a release."""
 WHEN = frozenset({"mode", "paused", "maintenance"})
@@ -130,6 +131,14 @@ def way_back(nova: Nova, seen: Observed) -> Release | None:
     return newest if newest is not None and newest.content != content(nova.spec) else None
 
 
+def canaries_wanted(nova: Nova, seen: Observed) -> bool:
+    """Return whether a canary goes before each service: only where there is a good release to go back to.
+
+    Hence not at first install, not for repairs, and not for the last good release itself.
+    """
+    return nova.spec.rollout.canary.enabled and way_back(nova, seen) is not None
+
+
 def failure(
     nova: Nova, seen: Observed, intended: Plan, before: Release, *, now: datetime, refused: Finding | None
 ) -> Finding | None:
@@ -153,24 +162,30 @@ def failure(
             found = _workload_failure(ref, wanted, seen)
             if found is not None:
                 return found
+    for finding in intended.held.values():
+        if finding.reason in CANARY_FAILED:
+            return finding
     return _overdue(nova, seen, changed, now=now, refused=refused)
 
 
 def _workload_failure(ref: Ref, wanted: Manifest, seen: Observed) -> Finding | None:
     component = wanted["metadata"]["labels"][LABEL_COMPONENT]
     template = wanted["metadata"]["annotations"][ANNOTATION_TEMPLATE]
+    canary = ref.name in names.CANARIES
+    who = f"{component}: canary" if canary else component
     for pod in seen.pods:
         # A store's pod does not name its template: the stamp would have restarted the stores of 0.1.0.
-        if pod.component != component or pod.ready or pod.template not in ("", template):
+        unnamed = pod.template == "" and not canary
+        if pod.component != component or pod.ready or not (unnamed or pod.template == template):
             continue
         if pod.trouble == "ImagePullBackOff":
-            return Finding(Reason.IMAGE_PULL_FAILED, f"{component}: {pod.message}")
+            return Finding(Reason.IMAGE_PULL_FAILED, f"{who}: {pod.message}")
         if pod.trouble == "CrashLoopBackOff" and pod.restarts >= CRASHES:
-            return Finding(Reason.CRASH_LOOPING, f"{component}: {pod.message}")
+            return Finding(Reason.CRASH_LOOPING, f"{who}: {pod.message}")
     facts = seen.objects[ref].facts
     if isinstance(facts, WorkloadFacts) and facts.overdue:
         words = _pod_words(component, seen, template) or facts.stalled
-        return Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, f"{component}: not available in time: {words}")
+        return Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, f"{who}: not available in time: {words}")
     return None
 
 

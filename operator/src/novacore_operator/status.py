@@ -18,7 +18,7 @@ from novacore_contracts.services import SERVICES
 from novacore_operator.build.scale import pods_wanted
 from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
-from novacore_operator.state import JobFacts, Manifest, Nova, Observed, PodFacts, Ref, WorkloadFacts
+from novacore_operator.state import JobFacts, Manifest, Nova, Observed, PodFacts, Ref, WorkloadFacts, names
 from novacore_operator.state.names import ANNOTATION_TEMPLATE
 
 MESSAGE_CHARS = 1000
@@ -183,7 +183,7 @@ def _stamp(now: datetime) -> str:
 def _parts(nova: Nova, seen: Observed, view: View) -> list[_Part]:
     parts = []
     for ref, manifest in view.wanted.items():
-        if ref.kind in ("Deployment", "StatefulSet"):
+        if ref.kind in ("Deployment", "StatefulSet") and ref.name not in names.CANARIES:
             parts.append(_part(nova, ref, manifest, seen, view))
     if view.wanted and nova.spec.postgres.mode == "External":
         parts.append(_external_postgres(seen, view))
@@ -308,20 +308,26 @@ def _progressing(nova: Nova, parts: list[_Part], view: View) -> Verdict:
     if view.blocked is not None:
         return "False", view.blocked.reason, view.blocked.message
     busy = [part for part in parts if not part.ready]
-    names = ", ".join(part.name for part in busy) or f"{len(view.pending)} objects to write"
+    waiting = ", ".join(part.name for part in busy) or f"{len(view.pending)} objects to write"
     under_way = bool(busy or view.pending)
     if view.returned is not None and not under_way:
         return "False", Reason.ROLLED_BACK, f"release {view.last_good} runs again"
     if view.returned is not None:
-        return "True", Reason.ROLLING_BACK, f"back to release {view.last_good}: {names}"
+        return "True", Reason.ROLLING_BACK, f"back to release {view.last_good}: {waiting}"
     stalled = next((part for part in parts if part.reason is Reason.PROGRESS_DEADLINE_EXCEEDED), None)
     if stalled is not None:
         return "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{stalled.name}: {stalled.message}"
     if not under_way:
         return "False", Reason.COMPLETE, f"generation {nova.generation} is carried out"
-    first_time = not nova.status.get("release", {}).get("current")
-    ready = f"{sum(part.ready for part in parts)} of {len(parts)} components are ready"
-    return ("True", Reason.INSTALLING, ready) if first_time else ("True", Reason.ROLLING_OUT, names)
+    return "True", *_step(nova, parts, waiting)
+
+
+def _step(nova: Nova, parts: list[_Part], waiting: str) -> tuple[Reason, str]:
+    """Return what a roll-out is at."""
+    if not nova.status.get("release", {}).get("current"):
+        return Reason.INSTALLING, f"{sum(part.ready for part in parts)} of {len(parts)} components are ready"
+    canaries = [part.message for part in parts if part.reason is Reason.CANARY_RUNNING]
+    return (Reason.CANARY_RUNNING, "; ".join(canaries)) if canaries else (Reason.ROLLING_OUT, waiting)
 
 
 def _degraded(nova: Nova, parts: list[_Part]) -> Verdict:
@@ -367,8 +373,8 @@ def _ready(parts: list[_Part], verdicts: Mapping[str, Verdict], view: View) -> V
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return "False", worst.reason, f"{worst.name}: {worst.message}{more}. {worst.reason.remedy}"
     if view.pending:
-        names = ", ".join(sorted(str(ref) for ref in view.pending)[:5])
-        return "False", Reason.ROLLING_OUT, f"to be written: {names}"
+        first = ", ".join(sorted(str(ref) for ref in view.pending)[:5])
+        return "False", Reason.ROLLING_OUT, f"to be written: {first}"
     return "True", Reason.READY, f"all {len(parts)} components run at their desired revision"
 
 

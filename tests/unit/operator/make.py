@@ -25,6 +25,7 @@ from novacore_operator.state import (
     Referenced,
     ReleaseFacts,
     Sealed,
+    Trial,
     WorkloadFacts,
     ref_of,
 )
@@ -94,11 +95,12 @@ class World:
         self.pods: tuple[PodFacts, ...] = ()
         self.siblings: tuple[tuple[str, str], ...] = ()
         self.referenced: dict[str, Referenced] = {}
+        self.trials: dict[str, Trial] = {}
         self.version = 10
 
     def seen(self) -> Observed:
         """Return the observation."""
-        return Observed(dict(self.objects), self.pods, self.siblings, dict(self.referenced))
+        return Observed(dict(self.objects), self.pods, self.siblings, dict(self.referenced), trials=dict(self.trials))
 
     def grant(self, name: str, **data: bytes) -> None:
         """Make a Secret that the spec may name."""

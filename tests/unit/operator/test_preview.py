@@ -69,6 +69,22 @@ async def test_what_is_foreseen_is_what_is_written(steps: list[dict[str, Any]]) 
         assert foreseen(simulation).changes == ()
 
 
+@pytest.mark.invariant("PREVIEW-1")
+async def test_canaries_are_foreseen_as_they_are_written() -> None:
+    canary = {"rollout": {"canary": {"enabled": True}}}
+    simulation = Simulation(**canary)
+    await simulation.run()
+    simulation.edit(**canary, image={"tag": "new"})
+    expected, done = foreseen(simulation), len(simulation.writes)
+    await simulation.run(turns=80)
+    assert sorted(simulation.writes[done:]) == writes_of(expected)
+    memory = [(c.verb, c.consequence, c.waits_for) for c in expected.changes if c.ref.name == "novacore-memory-canary"]
+    assert memory == [
+        ("create", "starts a canary of memory (1 pod)", "waits for the migration"),
+        ("delete", "stops the canary of memory", "waits for the migration"),
+    ]
+
+
 async def test_mode_plan_writes_nothing_but_the_plan() -> None:
     simulation = Simulation()
     await simulation.run()

@@ -7,6 +7,21 @@ from pydantic import Field
 from novacore_operator.api.fields import Model, rules
 
 
+class Canary(Model):
+    """One pod of the new revision beside the old ones, before any of them is replaced."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Before the pods of a service are replaced, one new pod serves beside them and is compared with "
+        "them. Not for the workers, which serve no requests, and only when there is a last good release to go back to.",
+    )
+    seconds: int = Field(
+        default=60,
+        description="How long each canary is compared before the other pods are replaced.",
+        json_schema_extra=rules(("self >= 10 && self <= 3600", "rollout.canary.seconds must be 10 to 3600")),
+    )
+
+
 class Rollout(Model):
     """How a change is carried out."""
 
@@ -25,6 +40,7 @@ class Rollout(Model):
         description="Services that are replaced at the same time.",
         json_schema_extra=rules(("self >= 1 && self <= 9", "rollout.maxParallel must be 1 to 9")),
     )
+    canary: Canary = Field(default=Canary(), description="Whether one new pod goes before the others.")
 
 
 class Window(Model):

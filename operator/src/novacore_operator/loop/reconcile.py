@@ -18,6 +18,7 @@ from novacore_operator.kube import Kube, NotFound
 from novacore_operator.loop.preview import outline
 from novacore_operator.loop.store import Key, Store
 from novacore_operator.observe.observer import Observer
+from novacore_operator.observe.traffic import LOOK_S
 from novacore_operator.plan import Plan, Verb, difference, plan, replaces_pods, setting_of
 from novacore_operator.policies import Finding, first, maintenance
 from novacore_operator.policies.admission import MAY_ACT
@@ -159,7 +160,9 @@ class Reconciler:
                 return Turn(again_s=0.0)
         await self._say(acting, after, _with_last_good(acting, after, view))
         await self._tell_repairs(nova, applied, adopted)
-        return _ending(applied, nova, because.again_s, now=datetime.now(UTC))
+        looking = any(finding.reason is Reason.CANARY_RUNNING for finding in intended.held.values())
+        again_s = because.again_s or (LOOK_S if looking else None)
+        return _ending(applied, nova, again_s, now=datetime.now(UTC))
 
     def _intend(self, acting: Nova, seen: Observed, found: Material, *, returning: bool) -> tuple[Plan, set[str]]:
         """Complete the material and plan. Returns the plan, and the Secrets of which foreign entries were taken."""
@@ -169,7 +172,8 @@ class Reconciler:
         material = mint.complete(kept, setting, now=datetime.now(UTC), entropy=secrets.token_bytes)
         self._observer.remember(acting.namespace, material)
         left = self._fights_of(acting).lost()
-        intended = plan(acting, seen, material, returning=returning, left=left)
+        canaries = not returning and releases.canaries_wanted(acting, seen)
+        intended = plan(acting, seen, material, returning=returning, canaries=canaries, left=left)
         return replace(intended, actions=(*intended.actions, *releases.repairs(acting, seen))), adopted
 
     def _fights_of(self, nova: Nova) -> Fights:
@@ -335,7 +339,7 @@ class Reconciler:
 
 def _is_bad(ready: Any) -> bool:
     under_way = {Reason.INSTALLING, Reason.ROLLING_OUT, Reason.MIGRATION_PENDING, Reason.MIGRATION_RUNNING}
-    under_way |= {Reason.DATA_STORES_STARTING, Reason.SECRETS_PENDING}
+    under_way |= {Reason.DATA_STORES_STARTING, Reason.SECRETS_PENDING, Reason.CANARY_RUNNING}
     return ready["status"] != "True" and ready["reason"] not in under_way
 
 

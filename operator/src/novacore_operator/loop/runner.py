@@ -22,6 +22,7 @@ from novacore_operator.loop.queue import Queue, Urgency
 from novacore_operator.loop.reconcile import RESYNC_S, Reconciler
 from novacore_operator.loop.store import Store
 from novacore_operator.observe.observer import Observer
+from novacore_operator.observe.traffic import Traffic, read
 from novacore_operator.state import Live, Manifest
 from novacore_operator.telemetry import Log, Metrics
 
@@ -58,6 +59,7 @@ class Runner:
             operator_namespace=options.operator_namespace,
             namespaces=options.namespaces,
             changed=self._child_changed,
+            traffic=Traffic(read),
         )
         self._lease = Lease(kube, metrics, namespace=options.operator_namespace, identity=options.identity)
         self._reconciler = Reconciler(kube, self._observer, self._store, metrics, identity=options.identity)

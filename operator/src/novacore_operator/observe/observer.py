@@ -16,6 +16,7 @@ from novacore_operator.build.installation import KINDS
 from novacore_operator.kube import Forbidden, Kube
 from novacore_operator.observe.informer import Informer
 from novacore_operator.observe.projection import decoded, foreign_data, owned_data, project
+from novacore_operator.observe.traffic import Traffic
 from novacore_operator.state import (
     Live,
     Manifest,
@@ -46,8 +47,10 @@ class Observer:
         operator_namespace: str,
         namespaces: Iterable[str],
         changed: Callable[[str, Live | None, Live | None], None],
+        traffic: Traffic | None = None,
     ) -> None:
         self._kube = kube
+        self._traffic = traffic  # None: nobody looks at what canaries serve
         self._operator_namespace = operator_namespace
         self._material: dict[str, dict[str, dict[str, bytes]]] = {}
         self._normal: dict[Ref, tuple[str, str]] = {}
@@ -115,6 +118,8 @@ class Observer:
     def forget(self, namespace: str) -> None:
         """Drop what is kept of an installation whose resource is gone."""
         self._material.pop(namespace, None)
+        if self._traffic is not None:
+            self._traffic.forget(namespace)
         self._normal = {ref: value for ref, value in self._normal.items() if ref.namespace != namespace}
 
     async def observe(self, nova: Nova, siblings: tuple[tuple[str, str], ...]) -> tuple[Observed, Material]:
@@ -151,6 +156,7 @@ class Observer:
             referenced=referenced,
             operator_namespace=self._operator_namespace,
             normal=dict(self._normal),
+            trials=await self._traffic.trials(nova.namespace, objects, pods) if self._traffic is not None else {},
             foreign={name: sealed for name, sealed in foreign.items() if name not in remembered},
         )
         return seen, material

@@ -214,5 +214,6 @@ def _pod(body: Manifest) -> PodFacts:
         message=message[:MESSAGE_CHARS],
         name=metadata["name"],
         template=(metadata.get("annotations") or {}).get(ANNOTATION_TEMPLATE, ""),
+        address=(body.get("status") or {}).get("podIP", ""),
         restarts=max((int(container.get("restartCount", 0)) for container in containers), default=0),
     )

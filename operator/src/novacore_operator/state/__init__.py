@@ -106,6 +106,7 @@ class PodFacts:
     name: str = ""
     template: str = ""  # digest of the pod template it was made from
     restarts: int = 0
+    address: str = ""  # inside the cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,37 @@ class Live:
     template: str | None = None
     deleting: bool = False
     facts: Facts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a pod has served on one route since its process began."""
+
+    requests: int = 0
+    errors: int = 0  # answered with 5xx
+    within: tuple[int, ...] = ()  # answered within each bound of the histogram, ascending; the last one: all
+
+
+Sample = Mapping[tuple[str, str], Served]
+"""By method and route. Probes and the like are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Two samples of one pod."""
+
+    begin: Sample
+    now: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a canary and the pods beside it have served since it was ready, or since the operator began to look."""
+
+    template: str  # digest of the canary's pod template
+    elapsed_s: float
+    canary: tuple[Counted, ...] = ()  # empty: its metrics could not be read
+    stable: tuple[Counted, ...] = ()
 
 
 class Sealed:
@@ -205,6 +237,7 @@ class Observed:
     operator_namespace: str = "novacore-system"
     normal: Mapping[Ref, tuple[str, str]] = field(default_factory=dict)
     """Objects whose values the API server rewrites: the hash we wrote, and the fingerprint it led to."""
+    trials: Mapping[str, Trial] = field(default_factory=dict)  # by service: its canary is ready
     foreign: Mapping[str, Sealed] = field(default_factory=dict, repr=False)
     """Secret name -> entries that somebody else owns, of Secrets that memory does not know (OBS-3)."""
 

@@ -16,6 +16,9 @@ LABEL_VERSION = "app.kubernetes.io/version"
 LABEL_SERVING = "novacore.ai/serving"
 """In Service selectors only, never in a Deployment's: removing it from a pod takes the pod out of traffic."""
 
+LABEL_TRACK = "novacore.ai/track"
+"""On a canary Deployment, in its selector and on its pods: what selects those of the service selects the canary too."""
+
 ANNOTATION_DESIRED = "novacore.ai/desired"
 ANNOTATION_TEMPLATE = "novacore.ai/template"
 
@@ -46,6 +49,11 @@ def creds(service: str) -> str:
     return f"novacore-{service}-creds"
 
 
+def canary(service: str) -> str:
+    """Deployment with the one pod of a service that goes before the others."""
+    return f"novacore-{service}-canary"
+
+
 def release(number: int) -> str:
     """ControllerRevision with a stored release."""
     return f"novacore-release-{number}"
@@ -55,6 +63,9 @@ def settings(service: str) -> str:
     """ConfigMap with a service's settings."""
     return f"novacore-{service}-settings"
 
+
+CANARIES: dict[str, str] = {canary(service.name): service.name for service in SERVICES if service.port is not None}
+"""Canary Deployment -> service. The workers have none: they serve no requests that could be compared."""
 
 SECRETS: tuple[str, ...] = (
     CA_PRIVATE,

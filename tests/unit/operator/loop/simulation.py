@@ -16,7 +16,18 @@ from novacore_operator.kube import Conflict
 from novacore_operator.loop.reconcile import Reconciler, Turn
 from novacore_operator.loop.store import Store
 from novacore_operator.reasons import Reason
-from novacore_operator.state import Manifest, Material, Nova, Observed, PodFacts, Ref, WorkloadFacts
+from novacore_operator.state import (
+    Counted,
+    Manifest,
+    Material,
+    Nova,
+    Observed,
+    PodFacts,
+    Ref,
+    Trial,
+    WorkloadFacts,
+    names,
+)
 from novacore_operator.state.fieldpath import without
 from novacore_operator.state.names import MANAGER
 from novacore_operator.status import condition_of
@@ -24,6 +35,9 @@ from novacore_operator.telemetry import Metrics
 from tests.unit.operator.make import UID, World, make_material
 
 KEY = ("test", "nova")
+
+
+PASSED = Trial("", 3600.0, (Counted({}, {}),), (Counted({}, {}),))
 
 
 class Simulation:
@@ -34,6 +48,7 @@ class Simulation:
         self.store = Store()
         self.material: Material = make_material()
         self.broken: dict[str, PodFacts] = {}  # component -> what the kubelet says of its new pods
+        self.traffic: dict[str, Trial] = {}  # service -> what its canary serves; else enough, and well
         self.down: set[str] = set()  # broken components without a pod of an older revision
         self.rivals: dict[str, list[str]] = {}  # object name -> fields that another manager holds
         self.refuse: dict[str, NovaError] = {}  # kind -> error of its next applies
@@ -118,6 +133,11 @@ class Simulation:
                 )
                 self.world.objects[ref] = replace(live, facts=facts)
         self.world.pods = tuple(pods)
+        self.world.trials = {}
+        for name, service in names.CANARIES.items():
+            canary = self.world.objects.get(Ref("Deployment", "test", name))
+            if canary is not None and isinstance(canary.facts, WorkloadFacts) and canary.facts.available:
+                self.world.trials[service] = replace(self.traffic.get(service, PASSED), template=canary.template or "")
         return before != (self.world.objects, self.world.pods)
 
     def condition(self, kind: str) -> Any:

@@ -16,11 +16,10 @@ from novacore.common.ids import REQUEST_ID, uuid7
 from novacore.common.log import get_logger
 from novacore.common.metrics import Metrics
 from novacore_contracts.identity import DEADLINE_HEADER, REQUEST_ID_HEADER
-from novacore_contracts.metrics import METHOD, STATUS_CODES
+from novacore_contracts.metrics import METHOD, QUIET_ROUTES, STATUS_CODES
 
 log = get_logger()
 
-QUIET = frozenset({"/livez", "/readyz", "/startupz", "/metrics", "/internal/keyset"})
 DEADLINE_MS_MAX = 900_000
 BODY_BYTES_MAX = 1 << 20
 UNMATCHED = "unmatched"
@@ -76,7 +75,7 @@ class _Exchange:
         self.scope = scope
         self.trail = trail
         self.status = 500
-        self.slo = "batch" if scope["path"] in QUIET else "interactive"
+        self.slo = "batch" if scope["path"] in QUIET_ROUTES else "interactive"
         self.bytes_in = 0
         self.bytes_out = 0
         self.first_byte_s = 0.0
@@ -144,7 +143,7 @@ class _Exchange:
         await problem(error, instance=self.scope["path"])(self.scope, receive, send)
 
     def _write_line(self) -> None:
-        if self.scope["path"] in QUIET:
+        if self.scope["path"] in QUIET_ROUTES:
             return
         fields: dict[str, Any] = {
             "route": self.route,

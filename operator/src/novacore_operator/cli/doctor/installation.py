@@ -15,6 +15,7 @@ UNDER_WAY = frozenset(
     {
         Reason.INSTALLING,
         Reason.ROLLING_OUT,
+        Reason.CANARY_RUNNING,
         Reason.DATA_STORES_STARTING,
         Reason.MIGRATION_PENDING,
         Reason.MIGRATION_RUNNING,
