@@ -18,17 +18,32 @@ from tests.cluster.kube import Kube, until
 FOLDER = Path(__file__).with_name("scenario")
 IMAGE = "novacore/scenario"
 NO_PROGRAM = "no-program"
+OTHER_RELEASE = "9.9.9"
 MODES = ("crash", "oom", "unready", "migration-fails", "migration-hangs")
 
 
 def build_images(cluster: str) -> None:
     """Build the failing images from the services' base image and load them into the node."""
-    present = subprocess.run([engine.docker(), "image", "inspect", BARE_BASE.name], capture_output=True, check=False)
-    base = BARE_BASE.name if present.returncode == 0 else STOCK_BASE
     for mode in MODES:
-        _build(mode, str(FOLDER), f"BASE_IMAGE={base}", f"SCENARIO={mode}")
+        build_mode(mode)
     _build(NO_PROGRAM, "-", text=f'FROM {IMAGE}:{MODES[0]}\nENTRYPOINT ["/no/such/program"]\n')
     load(cluster, [f"{IMAGE}:{mode}" for mode in (*MODES, NO_PROGRAM)], Stages())
+
+
+def build_mode(mode: str) -> None:
+    """Build one of them."""
+    present = subprocess.run([engine.docker(), "image", "inspect", BARE_BASE.name], capture_output=True, check=False)
+    base = BARE_BASE.name if present.returncode == 0 else STOCK_BASE
+    _build(mode, str(FOLDER), f"BASE_IMAGE={base}", f"SCENARIO={mode}")
+
+
+def build_other_release(workloads: str, tag: str) -> None:
+    """Build an image of another release than `tag` says: the given one, which takes itself for a later one."""
+    program = (
+        "import pathlib, novacore_contracts.releases as r; p = pathlib.Path(r.__file__); "
+        f"p.write_text(p.read_text() + '\\nCURRENT = {OTHER_RELEASE!r}\\n')"
+    )
+    _build(tag, "-", text=f'FROM {workloads}\nUSER 0\nRUN python -c "{program}"\nUSER 65532:65532\n')
 
 
 def _build(mode: str, context: str, *arguments: str, text: str | None = None) -> None:

@@ -89,7 +89,9 @@ class Player:
                 return
             self._write(item, status)
 
-    def pod(self, namespace: str, component: str, status: Manifest, *, name: str = "") -> str:
+    def pod(
+        self, namespace: str, component: str, status: Manifest, *, name: str = "", annotations: Manifest | None = None
+    ) -> str:
         """Make a pod of a component with this status (a crash, a pull that fails); return its name."""
         name = name or f"novacore-{component}-played"
         labels = {
@@ -99,7 +101,7 @@ class Player:
         }
         container = {"name": component, "image": "played", "securityContext": _restricted()}
         spec = {"automountServiceAccountToken": False, "containers": [container], "nodeName": "played"}
-        metadata = {"name": name, "namespace": namespace, "labels": labels}
+        metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations or {}}
         if self._api.get("Pod", name, namespace) is None:
             self._api.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         self._api.patch("Pod", name, namespace, {"status": status}, manager=MANAGER, subresource="status")

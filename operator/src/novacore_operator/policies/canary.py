@@ -65,7 +65,11 @@ class Figures:
                 f"{self.requests} requests, and {self.stable_requests} of the old pods: "
                 f"nothing is compared below {LEAST_REQUESTS}"
             )
-        slow = f", {self.slow / self.timed:.0%} slower than nine of ten there" if self.timed >= LEAST_REQUESTS else ""
+        slow = (
+            f", {self.slow / self.timed * 100:.0f} % slower than nine of ten there"
+            if self.timed >= LEAST_REQUESTS
+            else ""
+        )
         return (
             f"{self.errors / self.requests * 100:.1f} % 5xx of {self.requests} requests against "
             f"{self.stable_error_share * 100:.1f} %{slow}"

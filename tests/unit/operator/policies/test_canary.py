@@ -58,7 +58,7 @@ def test_a_canary_is_judged_by_errors_and_by_time(name: str) -> None:
 def test_the_message_has_time_figures_and_what_they_are_held_against() -> None:
     _, message = judged({READ: served(120)}, {READ: served(1000, 1)}, elapsed_s=34)
     assert message == (
-        "canary of memory: 34 of 60 s, 0.0 % 5xx of 120 requests against 0.1 %, 0% slower than nine of ten there"
+        "canary of memory: 34 of 60 s, 0.0 % 5xx of 120 requests against 0.1 %, 0 % slower than nine of ten there"
     )
     _, message = judged({READ: served(12)}, {READ: served(30)}, elapsed_s=34)
     assert message.endswith("34 of 60 s, 12 requests, and 30 of the old pods: nothing is compared below 20")
