@@ -333,9 +333,13 @@ def _not_passed(nova: Nova, component: str, ref: Ref, canary: Manifest, seen: Ob
     trial = seen.trials.get(component) if is_settled(ref, canary, seen) else None
     if trial is not None and trial.template != canary["metadata"]["annotations"][ANNOTATION_TEMPLATE]:
         trial = None
-    rollout = nova.spec.rollout
+    live, rollout = seen.objects.get(ref), nova.spec.rollout
     return not_passed(
-        component, trial, seconds=rollout.canary.seconds, unread_s=min(rollout.progress_deadline_seconds, UNREAD_S)
+        component,
+        trial,
+        seconds=rollout.canary.seconds,
+        unread_s=min(rollout.progress_deadline_seconds, UNREAD_S),
+        stalled=live.facts.stalled if live is not None and isinstance(live.facts, WorkloadFacts) else "",
     )
 
 

@@ -133,13 +133,15 @@ def _plus(one: Served, other: Served) -> Served:
     return Served(one.requests + other.requests, one.errors + other.errors, within)
 
 
-def not_passed(service: str, trial: Trial | None, *, seconds: int, unread_s: int) -> Finding | None:
+def not_passed(service: str, trial: Trial | None, *, seconds: int, unread_s: int, stalled: str = "") -> Finding | None:
     """Return why the other pods may not be replaced yet, or ever; None when they may.
 
-    `trial` is None while the canary is not ready. `unread_s`: how long its metrics may stay unread.
+    `trial` is None while the canary is not ready. `unread_s`: how long its metrics may stay unread. `stalled`: what its
+    Deployment says of a pod that is not made.
     """
     if trial is None:
-        return Finding(Reason.CANARY_RUNNING, f"waits for the canary of {service} to be ready")
+        why = f": {stalled}" if stalled else ""
+        return Finding(Reason.CANARY_RUNNING, f"waits for the canary of {service} to be ready{why}")
     if not trial.canary:
         if trial.elapsed_s < max(seconds, unread_s):
             return Finding(Reason.CANARY_RUNNING, f"canary of {service}: its metrics could not be read yet")

@@ -232,3 +232,30 @@ async def test_a_canary_that_serves_alone_stays_until_the_others_are_there() -> 
     simulation.play()
     await simulation.run()
     assert canary not in simulation.world.objects
+
+
+async def test_a_pause_in_the_middle_writes_nothing_and_the_canary_goes_on_after_it() -> None:
+    simulation = await installed(**CANARY)
+    simulation.edit(**ONE)
+    simulation.traffic["memory"] = trial(5.0)
+    await simulation.run()
+    done = len(simulation.writes)
+    simulation.edit(**ONE, paused=True)
+    simulation.traffic["memory"] = trial(90.0)
+    simulation.play()
+    await simulation.run()
+    assert len(simulation.writes) == done
+    simulation.edit(**ONE)
+    await simulation.run()
+    assert writes_of(simulation, done) == ["Deployment memory", "delete Deployment memory-canary"]
+
+
+async def test_a_canary_whose_pod_is_refused_says_so() -> None:
+    simulation = await installed(**CANARY)
+    simulation.edit(**ONE)
+    await simulation.turn()
+    canary = Ref("Deployment", "test", "novacore-memory-canary")
+    facts = WorkloadFacts(1, 1, 0, 0, 0, stalled="FailedCreate: exceeded quota")
+    simulation.world.objects[canary] = replace(simulation.world.objects[canary], facts=facts)
+    await simulation.turn()
+    assert simulation.condition("Progressing")["message"].endswith("to be ready: FailedCreate: exceeded quota")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from novacore_operator.plan import plan
-from novacore_operator.state import JobFacts, Nova, Ref, WorkloadFacts
+from novacore_operator.state import JobFacts, Nova, Ref, WorkloadFacts, names
 from tests.unit.operator.loop.simulation import KEY, Simulation, pod
 
 COMPONENTS = ["memory", "gateway", "auth-billing", "postgres"]
@@ -20,6 +20,7 @@ SPECS: list[dict[str, Any]] = [
     {"image": {"tag": "b"}},
     {"profile": "Production"},
     {"version": "9.9.9"},
+    {"image": {"tag": "b"}, "rollout": {"canary": {"enabled": True}}},
     {"paused": True},
     {"mode": "Plan", "image": {"tag": "c"}},
     {"services": {"memory": {"replicas": 3}}},
@@ -48,6 +49,8 @@ def is_true(simulation: Simulation) -> bool:
     assert isinstance(nova, Nova)
     world = simulation.world
     wanted = plan(nova, world.seen(), simulation.material).wanted
+    if any(ref.name in names.CANARIES for ref in world.objects):
+        return False
     for ref, manifest in wanted.items():
         live = world.objects.get(ref)
         if live is None or live.desired != manifest["metadata"]["annotations"]["novacore.ai/desired"]:
