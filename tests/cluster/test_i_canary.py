@@ -113,10 +113,10 @@ def figures(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def gateway(kube: Kube) -> tuple[int, set[str]]:
-    """Return the generation of the gateway's Deployment, and its pods."""
+    """Return the generation of the gateway's Deployment, and its pods but those on their way out."""
     pods = kube.list("pods", NAMESPACE, "app.kubernetes.io/component=gateway,novacore.ai/track!=canary")
     generation: int = kube.must("deployment", "novacore-gateway", NAMESPACE)["metadata"]["generation"]
-    return generation, {pod["metadata"]["name"] for pod in pods}
+    return generation, {pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
 
 
 def test_a_good_canary_goes_through_and_no_request_fails(kube: Kube, good: dict[str, Any], url: str) -> None:

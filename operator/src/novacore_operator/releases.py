@@ -149,7 +149,7 @@ def failure(
     """
     job = seen.objects.get(intended.job) if intended.job is not None else None
     if job is not None and isinstance(job.facts, JobFacts) and job.facts.failed:
-        why = _pod_words("migrate", seen, "") or job.facts.message
+        why = _pod_words("migrate", seen, "", of=job.ref.name) or job.facts.message
         return Finding(Reason.MIGRATION_FAILED, f"migrate: Job {job.ref.name} failed: {why}")
     changed = {
         ref: wanted
@@ -189,12 +189,13 @@ def _workload_failure(ref: Ref, wanted: Manifest, seen: Observed) -> Finding | N
     return None
 
 
-def _pod_words(component: str, seen: Observed, template: str) -> str:
+def _pod_words(component: str, seen: Observed, template: str, *, of: str = "") -> str:
+    """Return what the first pod in trouble says. `of`: the Job it belongs to; those that failed earlier stay, too."""
     return next(
         (
             f"{pod.trouble}: {pod.message}"
             for pod in seen.pods
-            if pod.component == component and pod.trouble and template in ("", pod.template)
+            if pod.component == component and pod.trouble and template in ("", pod.template) and pod.name.startswith(of)
         ),
         "",
     )

@@ -141,9 +141,14 @@ async def test_a_failed_migration_is_taken_back_and_nothing_restarts() -> None:
     )
     live = simulation.world.objects[job]
     simulation.world.objects[job] = replace(live, facts=JobFacts(complete=False, failed=True, message="BackoffLimit"))
+    simulation.world.pods = tuple(  # that of an earlier Job has stayed for its log
+        PodFacts("migrate", ready=False, trouble="Failed", message=f"words of {name}", name=name)
+        for name in ("novacore-migrate-earlier-x", f"{job.name}-x")
+    )
     start = len(simulation.writes)
     await simulation.run()
     assert simulation.condition("RolledBack")["reason"] == Reason.MIGRATION_FAILED
+    assert f"words of {job.name}-x" in simulation.condition("RolledBack")["message"]
     assert simulation.template("memory") == before
     assert not [write for write in simulation.writes[start:] if write.startswith("Deployment")]
 
