@@ -39,11 +39,9 @@ def build_mode(mode: str) -> None:
 
 def build_other_release(workloads: str, tag: str) -> None:
     """Build an image of another release than `tag` says: the given one, which takes itself for a later one."""
-    program = (
-        "import pathlib, novacore_contracts.releases as r; p = pathlib.Path(r.__file__); "
-        f"p.write_text(p.read_text() + '\\nCURRENT = {OTHER_RELEASE!r}\\n')"
-    )
-    _build(tag, "-", text=f'FROM {workloads}\nUSER 0\nRUN python -c "{program}"\nUSER 65532:65532\n')
+    where = 'python -c "import novacore_contracts.releases as r; print(r.__file__)"'
+    change = f"printf 'CURRENT = \"{OTHER_RELEASE}\"\\n' >> $({where})"
+    _build(tag, "-", text=f"FROM {workloads}\nUSER 0\nRUN {change}\nUSER 65532:65532\n")
 
 
 def _build(mode: str, context: str, *arguments: str, text: str | None = None) -> None:

@@ -51,15 +51,16 @@ class Users:
             thread.join()
 
     def _ask(self) -> None:
-        while not self._over.is_set():
-            # Connections that were not established alone are tried again (Docker's port proxy, see CONTRIBUTING.md).
-            with httpx.Client(transport=httpx.HTTPTransport(retries=5), timeout=30) as client:
+        # Connections that were not established alone are tried again (Docker's port proxy, see CONTRIBUTING.md).
+        transport = httpx.HTTPTransport(retries=5, limits=httpx.Limits(max_keepalive_connections=0))
+        with httpx.Client(transport=transport, timeout=30) as client:
+            while not self._over.is_set():
                 try:
                     self.answers[client.get(f"{self._url}/health").status_code] += 1
                 except httpx.HTTPError as error:
                     self.answers[0] += 1
                     LINES.append(f"not answered: {type(error).__name__}: {error}")
-            self._over.wait(PAUSE_S)
+                self._over.wait(PAUSE_S)
 
 
 class Witness:
