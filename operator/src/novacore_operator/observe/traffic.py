@@ -69,17 +69,19 @@ class Traffic:
                 continue
             begun = self._begun.get(key)
             now = self._clock()
+            ready = [pod for pod in pods if pod.component == service and pod.ready and pod.address]
             if begun is None or (begun.uid, begun.template) != (live.uid, live.template):
+                if not any(pod.template == live.template for pod in ready):
+                    continue  # its Deployment was heard of first; the pod comes in a moment
                 begun = self._begun[key] = _Begun(live.uid, live.template or "", now, now)
-                await self._look(begun, service, pods)
+                await self._look(begun, ready)
             elif now - begun.looked_s >= LOOK_S * 0.9:
                 begun.looked_s = now
-                await self._look(begun, service, pods)
+                await self._look(begun, ready)
             found[service] = begun.trial()
         return found
 
-    async def _look(self, begun: _Begun, service: str, pods: Iterable[PodFacts]) -> None:
-        ready = [pod for pod in pods if pod.component == service and pod.ready and pod.address]
+    async def _look(self, begun: _Begun, ready: list[PodFacts]) -> None:
         samples = await asyncio.gather(*(self._read(pod.address) for pod in ready))
         for pod, sample in zip(ready, samples, strict=True):
             if sample is None:

@@ -81,6 +81,15 @@ async def test_a_trial_begins_when_the_canary_is_available_and_counts_from_there
     assert sorted(set(pods.reads)) == ["10.0.0.1", "10.0.0.2"]
 
 
+async def test_a_trial_does_not_begin_before_the_canarys_pod_is_seen() -> None:
+    pods = Pods()
+    (old, new, *others) = pods.pods
+    pods.pods = (old, replace(new, ready=False), *others)
+    assert await pods.look() is None
+    pods.pods = (old, new, *others)
+    assert await pods.look(after_s=0.1) == (0.0, [0], [0])
+
+
 async def test_between_two_looks_nobody_is_asked_and_nothing_changes() -> None:
     pods = Pods()
     first = await pods.look()
@@ -104,6 +113,8 @@ async def test_another_canary_begins_anew(change: dict[str, str]) -> None:
     pods = Pods()
     await pods.look()
     pods.canary = replace(pods.canary, **change)  # type: ignore[arg-type]
+    (old, new, *others) = pods.pods
+    pods.pods = (old, replace(new, template=pods.canary.template or ""), *others)
     found = await pods.look(after_s=30.0)
     assert found is not None
     assert found[0] == 0.0
