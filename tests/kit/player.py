@@ -100,7 +100,13 @@ class Player:
             "app.kubernetes.io/part-of": "novacore",
         }
         container = {"name": component, "image": "played", "securityContext": _restricted()}
-        spec = {"automountServiceAccountToken": False, "containers": [container], "nodeName": "played"}
+        account = f"novacore-{component}"  # nobody makes the namespace's own here
+        spec = {
+            "serviceAccountName": account,
+            "automountServiceAccountToken": False,
+            "containers": [container],
+            "nodeName": "played",
+        }
         metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations or {}}
         if self._api.get("Pod", name, namespace) is None:
             self._api.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
