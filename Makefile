@@ -105,6 +105,12 @@ soak-faults: $(UV) ## 2,000 seeded fault cases for the operator, figures under l
 	@$(CLUSTER) tools --only control-plane
 	@$(RUN) python -m tests.api.soak --cases $(or $(CASES),2000) --seed $(or $(SEED),1)
 
+.PHONY: soak-plan
+soak-plan: $(UV) ## 10,000 random spec changes planned and applied, figures under loadtest/results/ (CASES=10000 SEED=1)
+	@$(CLUSTER) tools
+	@$(CLUSTER) tools --only control-plane
+	@$(RUN) python -m tests.api.plansoak --cases $(or $(CASES),10000) --seed $(or $(SEED),1)
+
 .PHONY: test-cluster
 test-cluster: $(UV) ## The platform on a real cluster of its own (kept between runs; K= selects)
 	@bash tests/cluster/run.sh $(if $(K),-k "$(K)")

@@ -112,6 +112,12 @@ GENERAL = (
     Case("", "63 characters or fewer", spec(), spec(), name="n" * 63, refused_name="n" * 64),
     Case("spec.version", "without a leading v", spec(), spec(version="v0.1.0")),
     Case("spec.image", "keep the digest", spec(image={"digest": DIGEST}), spec(image={"digest": DIGEST, "tag": "t"})),
+    Case(
+        "spec.image.pullSecrets",
+        "names a Secret twice",
+        spec(image={"pullSecrets": ["a", "b"]}),
+        spec(image={"pullSecrets": ["a", "a"]}),
+    ),
     Case("spec.image.digest", "64 hex digits", spec(image={"digest": DIGEST}), spec(image={"digest": DIGEST[:-1]})),
     Case(
         "spec.expose",
@@ -245,6 +251,18 @@ SERVICES = (
         "only used with effect NoExecute",
         toleration(key="pool", effect="NoExecute", tolerationSeconds=60),
         toleration(key="pool", effect="NoSchedule", tolerationSeconds=60),
+    ),
+    Case(
+        "spec.services.*.topologySpreadConstraints",
+        "keep one",
+        service(topologySpreadConstraints=[{"topologyKey": "zone"}, {"topologyKey": "rack"}]),
+        service(topologySpreadConstraints=[{"topologyKey": "zone"}, {"topologyKey": "zone", "maxSkew": 2}]),
+    ),
+    Case(
+        "spec.services.*.image.pullSecrets",
+        "names a Secret twice",
+        service(image={"pullSecrets": ["a", "b"]}),
+        service(image={"pullSecrets": ["a", "a"]}),
     ),
     Case(
         "spec.services.*.topologySpreadConstraints[].maxSkew",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.kit.api import Api, Manifest
 from tests.kit.auditlog import AuditLog
@@ -42,10 +43,10 @@ class Bench:
 
 
 @contextmanager
-def bench(folder: Path) -> Iterator[Bench]:
-    """Start a control plane, install the chart, play the pods; end all of it."""
+def bench(folder: Path, **values: Any) -> Iterator[Bench]:
+    """Start a control plane, install the chart with these values, play the pods; end all of it."""
     with running(folder) as plane:
-        chart = install_chart(plane)
+        chart = install_chart(plane, **values)
         plane.admin.apply(STORAGE)
         with Player(plane.admin) as player:
             yield Bench(plane, player, chart)

@@ -42,6 +42,9 @@ WATCH_S = 240
 SILENCE_S = 100
 """A watch with bookmarks hears something about each minute; a longer silence is a dead connection."""
 
+UNTYPED = "failed to create typed patch object"
+"""The API server's words for an apply that does not fit the kind's schema."""
+
 OTHER_KINDS: dict[str, Kind] = {
     KIND: Kind(KIND, API_VERSION, PLURAL, wave=None),
     "Lease": Kind("Lease", "coordination.k8s.io/v1", "leases", wave=None),
@@ -176,10 +179,13 @@ class Kube:
         )
         return body
 
-    async def delete(self, ref: Ref, *, uid: str) -> bool:
+    async def delete(self, ref: Ref, *, uid: str, dry_run: bool = False) -> bool:
         """Delete the object with this uid, never a namesake. False when it is gone already."""
-        self.guard()
-        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        if not dry_run:
+            self.guard()
+        body: Manifest = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        if dry_run:
+            body["dryRun"] = ["All"]
         try:
             await self._call("delete", ref.kind, name=ref.name, namespace=ref.namespace, body=body)
         except (NotFound, Conflict):
@@ -283,7 +289,8 @@ def _translated(error: ApiException, what: str) -> NovaError:
         if isinstance(translated, Conflict):
             translated.holders = _holders(answer)
         return translated
-    if error.status in (400, 422):
+    # 500 where a value has not the type of its field: affinity is handed on as it is, and asking again mends nothing.
+    if error.status in (400, 422) or UNTYPED in message:
         return Blocked(Reason.APPLY_REFUSED, f"{what}: {message}")
     after = (error.headers or {}).get("Retry-After")
     return Retry(Reason.API_UNAVAILABLE, f"{what}: {error.status} {message}", after_s=float(after) if after else None)

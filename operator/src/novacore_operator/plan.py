@@ -135,6 +135,12 @@ def contents_of(nova: Nova, seen: Observed, material: Material) -> Contents:
     )
 
 
+def build(nova: Nova, seen: Observed, material: Material) -> Mapping[Ref, Manifest]:
+    """Return every object that must exist."""
+    manifests = build_installation(Site(nova, seen, contents_of(nova, seen, material)))
+    return {ref_of(manifest): manifest for manifest in manifests}
+
+
 def plan(
     nova: Nova,
     seen: Observed,
@@ -143,14 +149,15 @@ def plan(
     returning: bool = False,
     canaries: bool = False,
     left: Mapping[Ref, frozenset[str]] | None = None,
+    built: Mapping[Ref, Manifest] | None = None,
 ) -> Plan:
     """Return what must be written to make the installation as `nova` says.
 
     `returning`: on the way back (PLAN-6). `canaries`: one pod of a service goes before the others (PLAN-7).
-    `left`: fields that are left to other managers, by object.
+    `left`: fields that are left to other managers, by object. `built`: what `build` returned for the same situation,
+    if somebody has it.
     """
-    manifests = build_installation(Site(nova, seen, contents_of(nova, seen, material)))
-    wanted = {ref_of(manifest): manifest for manifest in manifests}
+    wanted = dict(build(nova, seen, material) if built is None else built)
     for ref, paths in (left or {}).items():
         if ref in wanted:
             wanted[ref] = _leaving(wanted[ref], paths)

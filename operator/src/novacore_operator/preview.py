@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from novacore_operator import releases
-from novacore_operator.plan import Action, Verb, Why, plan
+from novacore_operator.plan import Action, Verb, Why, build, plan
 from novacore_operator.policies import Finding
 from novacore_operator.state import (
     ClaimFacts,
@@ -38,7 +38,12 @@ from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLAT
 from novacore_operator.state.ownership import fingerprint
 
 PASSES = 40
+STEPS = 10
+"""More than there are waves."""
 HIDDEN = "<hidden>"
+ALLOCATED = "(allocated at apply)"
+UNMADE = "(made at apply)"
+"""Stands in a name for what follows from passwords that do not exist yet. No name of Kubernetes has brackets."""
 PARALLEL_KEYS = ("name", "containerPort", "port", "mountPath", "type", "ip")
 """Keys by which the items of a list are told apart, the first that they have."""
 
@@ -62,20 +67,26 @@ class Change:
     fields: tuple[FieldChange, ...] = ()
     consequence: str = ""  # `restarts memory (2 pods)`, `no restart: …`, empty when there is nothing to say
     waits_for: str = ""  # what must happen first, empty when it would be written at once
+    manifest: Manifest | None = field(default=None, repr=False, compare=False)  # what would be applied; None: a delete
+    step: int = field(default=0, repr=False, compare=False)
+    """Changes of one step are written at the same time; a refused one holds those of later steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """All of it. `blocked`: nothing would be written, and why."""
+    """All of it. `blocked`: why the spec is not carried out; the changes are then those that are made all the same."""
 
     changes: tuple[Change, ...]
     blocked: Finding | None = None
 
     @property
     def hash(self) -> str:
-        """Return 16 hex digits that are the same for the same changes."""
-        text = json.dumps([_plain(change) for change in self.changes], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Return 16 hex digits that are the same for the same changes, also where their fields were not looked at.
+
+        What they wait for is no part of it: a window comes nearer, and the plan is the same.
+        """
+        said = [(change.verb, str(change.ref), change.why, change.consequence) for change in self.changes]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the stable form of `-o json`."""
@@ -106,28 +117,85 @@ def _plain(change: Change) -> Mapping[str, Any]:
 # --- what will be written ---------------------------------------------------------------------------------------------
 
 
-def foresee(nova: Nova, seen: Observed, material: Material) -> tuple[tuple[Change, ...], Mapping[Ref, Manifest]]:
-    """Return the changes in the order of their writes, and the manifests that would be applied."""
+def foresee(
+    nova: Nova, seen: Observed, material: Material, *, returning: bool = False
+) -> tuple[tuple[Change, ...], Observed]:
+    """Return the changes in the order of their writes, and what would be observed after them."""
     changes: list[Change] = []
-    manifests: dict[Ref, Manifest] = {}
     first_held: Mapping[Ref, Finding] | None = None
-    present = seen
-    for _ in range(PASSES):
+    present, made = seen, _Made(nova, material)
+    for number in range(PASSES):
         present = replace(present, trials=_passed(present))
-        intended = plan(nova, present, material, canaries=releases.canaries_wanted(nova, present))
+        canaries = not returning and releases.canaries_wanted(nova, present)
+        intended = plan(nova, present, material, returning=returning, canaries=canaries, built=made.of(present))
         first_held = intended.held if first_held is None else first_held
         actions = [*intended.actions, *releases.repairs(nova, present)]
         if not actions:
             actions = list(releases.keep(nova, present, intended.wanted).actions) if not intended.held else []
         if not actions:
-            return tuple(changes), manifests
+            return tuple(changes), present
+        actions.sort(key=lambda action: action.wave)
         for action in actions:
             held = first_held.get(action.ref)
-            changes.append(_change(action, seen, held.message if held is not None else ""))
-            if action.manifest is not None:
-                manifests[action.ref] = action.manifest
+            change = _change(action, seen, held.message if held is not None else "")
+            changes.append(replace(change, step=number * STEPS + action.wave))
         present = _after(present, actions)
     raise ValueError(f"no end in {PASSES} passes: {actions}")
+
+
+class _Made:
+    """The manifests of an installation, built anew only when something that a builder looked at has changed.
+
+    Between two passes hardly anything has, and building is most of the time that a plan takes.
+    """
+
+    def __init__(self, nova: Nova, material: Material) -> None:
+        self._nova = nova
+        self._material = material
+        self._looked_at: _Looked | None = None
+        self._built: Mapping[Ref, Manifest] = {}
+
+    def of(self, seen: Observed) -> Mapping[Ref, Manifest]:
+        """Return what must exist."""
+        if self._looked_at is None or not self._looked_at.same(seen.objects):
+            self._looked_at = _Looked(seen.objects)
+            self._built = build(self._nova, replace(seen, objects=self._looked_at), self._material)
+        return self._built
+
+
+class _Looked(Mapping[Ref, Live]):
+    """Objects that remember what was asked of them."""
+
+    def __init__(self, objects: Mapping[Ref, Live]) -> None:
+        self._objects = objects
+        self._asked: dict[Ref, Live | None] = {}
+        self._walked = False
+
+    def __getitem__(self, ref: Ref) -> Live:
+        self._asked[ref] = self._objects.get(ref)
+        return self._objects[ref]
+
+    def __iter__(self) -> Iterator[Ref]:
+        self._walked = True
+        return iter(self._objects)
+
+    def __len__(self) -> int:
+        self._walked = True
+        return len(self._objects)
+
+    def same(self, objects: Mapping[Ref, Live]) -> bool:
+        """Whether the same questions would have the same answers."""
+        return not self._walked and all(objects.get(ref) == live for ref, live in self._asked.items())
+
+
+def unmade(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """Return the changes without the part of the migration Job's name that follows from roles not made yet."""
+    return tuple(
+        replace(change, ref=replace(change.ref, name=f"{change.ref.name.rpartition('-')[0]}-{UNMADE}"))
+        if change.ref.kind == "Job" and change.verb == "create"
+        else change
+        for change in changes
+    )
 
 
 def _after(seen: Observed, actions: Iterable[Action]) -> Observed:
@@ -187,7 +255,9 @@ def _change(action: Action, seen: Observed, waits_for: str) -> Change:
     live = seen.objects.get(action.ref)
     verb = "delete" if action.verb is Verb.DELETE else "create" if live is None else "update"
     why = Why.CHANGED if action.why is Why.MISSING and live is not None else action.why
-    return Change(verb, action.ref, why.value, consequence=_consequence(verb, action, live), waits_for=waits_for)
+    consequence = _consequence(verb, action, live)
+    manifest = None if verb == "delete" else action.manifest
+    return Change(verb, action.ref, why.value, consequence=consequence, waits_for=waits_for, manifest=manifest)
 
 
 def _consequence(verb: str, action: Action, live: Live | None) -> str:
@@ -229,12 +299,22 @@ def _pods(n: int) -> str:
 
 def with_fields(change: Change, before: Manifest, after: Manifest) -> Change:
     """Return a change with the fields that differ between the live object and what a dry run made of it."""
-    hide = change.ref.kind == "Secret"
-    found = tuple(
-        FieldChange(path, HIDDEN, HIDDEN) if hide and path.startswith("data.") else FieldChange(path, old, new)
-        for path, old, new in _differences(_comparable(before), _comparable(after), "")
-    )
-    return replace(change, fields=found)
+    named = _allocated(change.manifest) if change.ref.kind == "Service" else frozenset()
+    found = []
+    for path, old, new in _differences(_comparable(before), _comparable(after), ""):
+        if change.ref.kind == "Secret" and path.startswith("data."):
+            found.append(FieldChange(path, HIDDEN, HIDDEN))
+        elif change.ref.kind == "Service" and path.endswith(".nodePort") and new is not None and path not in named:
+            found.append(FieldChange(path, old, ALLOCATED))
+        else:
+            found.append(FieldChange(path, old, new))
+    return replace(change, fields=tuple(found))
+
+
+def _allocated(manifest: Manifest | None) -> frozenset[str]:
+    """Return the paths of a Service's node ports that are ours; others are the API server's choice in that moment."""
+    ports = manifest["spec"].get("ports", ()) if manifest is not None else ()
+    return frozenset(f"spec.ports[{port['name']}].nodePort" for port in ports if "nodePort" in port)
 
 
 def _comparable(body: Manifest) -> Manifest:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from novacore_operator.api.spec import Spec
 from novacore_operator.build.common import labels, manifest
 from novacore_operator.build.release import CONTROLLER_REVISION
-from novacore_operator.plan import Action, Plan, Verb, Why, difference
+from novacore_operator.plan import Action, Plan, Verb, Why, difference, replaces_pods
 from novacore_operator.policies import Finding, maintenance
 from novacore_operator.reasons import Reason
 from novacore_operator.state import (
@@ -41,6 +41,8 @@ from novacore_operator.state.ownership import desired_hash, digest
 from novacore_operator.status import condition_of
 
 KEPT = 10
+NEVER_S = 1e9
+"""Pause before a window that never opens."""
 CRASHES = 2
 """Restarts of one container after which a new revision counts as crash-looping."""
 CANARY_FAILED = frozenset({Reason.CANARY_WORSE, Reason.CANARY_UNREAD})
@@ -228,6 +230,33 @@ def started(nova: Nova) -> datetime | None:
     if since is None or nova.status.get("observedGeneration") != nova.generation:
         return None
     return datetime.fromisoformat(since)
+
+
+# --- when -------------------------------------------------------------------------------------------------------------
+
+
+def window_wait_s(nova: Nova, seen: Observed, intended: Plan, *, now: datetime) -> float | None:
+    """Return how long a change has to wait for a maintenance window, or None when it need not."""
+    windows = nova.spec.maintenance.windows
+    if not windows or _has_begun(nova) or not replaces_pods(intended, seen) or way_back(nova, seen) is None:
+        return None  # no other release: the first installation, or the last good release itself
+    wait = maintenance.wait_s(windows, now)
+    if wait == 0:
+        return None
+    return NEVER_S if wait is None else wait
+
+
+def _has_begun(nova: Nova) -> bool:
+    """Return whether the roll-out of this generation is under way: it does not stop when a window closes."""
+    progressing = condition_of(nova.status, "Progressing")
+    return bool(progressing.get("status") == "True" and progressing.get("observedGeneration") == nova.generation)
+
+
+def opening(wait_s: float, now: datetime) -> str:
+    """Return when a window opens, in words that are the same in each turn until then."""
+    if wait_s >= NEVER_S:
+        return "never opens again"
+    return f"opens at {now + timedelta(seconds=wait_s + 59):%Y-%m-%dT%H:%MZ}"
 
 
 # --- the store --------------------------------------------------------------------------------------------------------

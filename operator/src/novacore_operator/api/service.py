@@ -20,7 +20,18 @@ Repository = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[a-zA
 Tag = Annotated[str, Field(max_length=128, pattern=r"^[a-zA-Z0-9_][-a-zA-Z0-9_.]*$")]
 Digest = Annotated[str, Field(max_length=71)]
 PullPolicy = Literal["IfNotPresent", "Always", "Never"]
-PullSecrets = Annotated[list[ObjectName], Field(max_length=8)]
+PullSecrets = Annotated[
+    list[ObjectName],
+    Field(
+        max_length=8,
+        json_schema_extra=rules(
+            (
+                "self.all(name, self.exists_one(other, other == name))",
+                "image.pullSecrets names a Secret twice: name it once",
+            )
+        ),
+    ),
+]
 
 
 class Image(Model):
@@ -214,7 +225,16 @@ class ServiceSpec(Model):
     tolerations: list[Toleration] | None = Field(default=None, max_length=16, description="Taints to bear.")
     affinity: FreeForm | None = Field(default=None, description="Pod and node affinity, as in a pod spec.")
     topology_spread_constraints: list[TopologySpread] | None = Field(
-        default=None, max_length=8, description="Spread; absent: over nodes, where there are two or more replicas."
+        default=None,
+        max_length=8,
+        description="Spread; absent: over nodes, where there are two or more replicas.",
+        json_schema_extra=rules(
+            (
+                "self.all(item, self.exists_one(other, other.topologyKey == item.topologyKey && "
+                "other.whenUnsatisfiable == item.whenUnsatisfiable))",
+                "topologySpreadConstraints: two entries have the same topologyKey and whenUnsatisfiable: keep one",
+            )
+        ),
     )
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
     termination_grace_period_seconds: int | None = Field(

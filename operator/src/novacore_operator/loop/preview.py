@@ -1,77 +1,190 @@
-"""What Apply would do to a live installation: observe, foresee, and ask the API server by dry runs. Writes nothing."""
+"""What Apply would do to a live installation: observe, foresee, and ask the API server by dry runs. Writes nothing.
+
+Which release is in force is decided as in a turn (loop.reconcile): a spec that is blocked or was taken back leaves the
+last good release in force, a closed maintenance window does so until it opens, and while `paused` all of it waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Protocol
 
+from novacore_operator.api import KIND
+from novacore_operator.build.scale import build_scale_handover
 from novacore_operator.errors import Blocked, NovaError
-from novacore_operator.kube import Kube
+from novacore_operator.kube import Forbidden, Kube
 from novacore_operator.loop.store import Store
 from novacore_operator.observe.observer import Observer
-from novacore_operator.plan import setting_of
-from novacore_operator.policies import Finding, first, maintenance
+from novacore_operator.plan import plan, setting_of
+from novacore_operator.policies import Finding, first
 from novacore_operator.policies.admission import MAY_ACT
-from novacore_operator.preview import Change, Preview, foresee, with_fields
-from novacore_operator.releases import taken_back, way_back
+from novacore_operator.preview import Change, Preview, foresee, unmade, with_fields
+from novacore_operator.reasons import Reason
+from novacore_operator.releases import last_good, opening, taken_back, way_back, window_wait_s, with_release
 from novacore_operator.rotation import mint
 from novacore_operator.rotation.adopt import adopt
-from novacore_operator.state import Manifest, Material, Nova, Observed, Ref
+from novacore_operator.state import Live, Manifest, Material, Nova, Observed, Ref, WorkloadFacts
 from novacore_operator.telemetry import Metrics
 
 IN_FLIGHT = 8
+PAUSED = "the end of the pause: spec.paused is true"
+
+Siblings = tuple[tuple[str, str], ...]
 
 
-def outline(nova: Nova, seen: Observed, found: Material) -> tuple[Preview, Mapping[Ref, Manifest]]:
-    """Return the changes without their fields, and the manifests."""
-    blocked = taken_back(nova) or first(MAY_ACT, nova, seen)
-    if blocked is not None:
-        return Preview((), blocked), {}
+class Eyes(Protocol):
+    """The part of an Observer that a preview needs."""
+
+    async def observe(self, nova: Nova, siblings: Siblings) -> tuple[Observed, Material]:
+        """Return the picture and the material."""
+
+
+async def look(eyes: Eyes, nova: Nova, siblings: Siblings) -> tuple[Observed, Material]:
+    """Return the picture and the material; the Secrets that the last good release names are in it too."""
+    seen, found = await eyes.observe(nova, siblings)
+    target = way_back(nova, seen)
+    if target is None:
+        return seen, found
+    other, _ = await eyes.observe(with_release(nova, target), siblings)
+    return replace(seen, referenced={**other.referenced, **seen.referenced}), found
+
+
+def outline(nova: Nova, seen: Observed, found: Material) -> Preview:
+    """Return the changes without their fields."""
     now = datetime.now(UTC)
+    returned = taken_back(nova)
+    blocked = first(MAY_ACT, nova, seen)
+    if blocked is not None and blocked.reason is Reason.NAMESPACE_TAKEN:
+        return Preview((), blocked)
+    blocked = returned or blocked
+    acting = nova
+    if blocked is not None:
+        target = last_good(nova, seen)
+        if target is None or first(MAY_ACT, with_release(nova, target), seen) is not None:
+            return Preview((), blocked)
+        acting = with_release(nova, target)
     try:
-        setting = setting_of(nova, seen)
-        kept = adopt(found, seen.foreign, setting)
-        material = mint.complete(kept, setting, now=now, entropy=secrets.token_bytes)
+        changes = _changes(nova, acting, seen, found, returning=returned is not None, now=now)
     except Blocked as error:
-        return Preview((), Finding(error.reason, error.message)), {}
-    changes, manifests = foresee(nova, seen, material)
-    window = _window(nova, seen, now)
-    if window and any(change.consequence.startswith("restarts") for change in changes):
-        changes = tuple(replace(change, waits_for=window) for change in changes)
-    return Preview(changes), manifests
+        return Preview((), blocked or Finding(error.reason, error.message))
+    if nova.spec.paused:
+        changes = _waiting(changes, PAUSED)
+    return Preview(changes, blocked)
 
 
-def _window(nova: Nova, seen: Observed, now: datetime) -> str:
-    wait_s = maintenance.wait_s(nova.spec.maintenance.windows, now)
-    if wait_s == 0 or way_back(nova, seen) is None:
-        return ""
-    return "the maintenance window" if wait_s is None else f"the maintenance window, in {wait_s / 3600:.1f} h"
+def _changes(
+    nova: Nova, acting: Nova, seen: Observed, found: Material, *, returning: bool, now: datetime
+) -> tuple[Change, ...]:
+    """Return what is written for the release in force, and then for the one that waits for a window."""
+    material = _completed(acting, seen, found, now)
+    if mint.roles_hash(_completed(acting, seen, found, now)) != mint.roles_hash(material):  # other passwords each time
+        return unmade(foresee(acting, seen, material, returning=returning)[0])
+    target = way_back(nova, seen)
+    wait_s = None
+    if acting is nova and target is not None:
+        wait_s = window_wait_s(nova, seen, plan(nova, seen, material), now=now)
+    if wait_s is None or target is None:
+        return foresee(acting, seen, material, returning=returning)[0]
+    kept = with_release(nova, target)
+    at_once, after = foresee(kept, seen, _completed(kept, seen, found, now))
+    later, _ = foresee(nova, after, material)
+    return (*at_once, *_waiting(later, f"the maintenance window, which {opening(wait_s, now)}"))
 
 
-async def preview(kube: Kube, observer: Observer, nova: Nova) -> Preview:
-    """Return the changes with their fields. Each write is tried as a dry run: what the API server refuses shows."""
-    seen, found = await observer.observe(nova, ())
-    outlined, manifests = outline(nova, seen, found)
-    slots = asyncio.Semaphore(IN_FLIGHT)
+def _completed(nova: Nova, seen: Observed, found: Material, now: datetime) -> Material:
+    setting = setting_of(nova, seen)
+    return mint.complete(adopt(found, seen.foreign, setting), setting, now=now, entropy=secrets.token_bytes)
 
-    async def fill(change: Change) -> Change:
-        manifest = manifests.get(change.ref)
-        if change.verb == "delete" or manifest is None:
-            return change
-        async with slots:
-            try:
-                after = await kube.apply(manifest, force=True, dry_run=True)
-            except NovaError as error:
-                return _refused(change, error)
-            if change.verb == "create":
-                return change
-            before = await kube.find(change.ref)
-        return with_fields(change, before, after) if before is not None else change
 
-    return Preview(tuple(await asyncio.gather(*(fill(change) for change in outlined.changes))), outlined.blocked)
+def _waiting(changes: Iterable[Change], what: str) -> tuple[Change, ...]:
+    return tuple(replace(change, waits_for=what) for change in changes)
+
+
+# --- asking the API server --------------------------------------------------------------------------------------------
+
+
+async def preview(kube: Kube, observer: Observer, nova: Nova, siblings: Siblings = ()) -> Preview:
+    """Return the changes with their fields. Each write is tried as a dry run: what the API server refuses blocks."""
+    seen, found = await look(observer, nova, siblings)
+    outlined = outline(nova, seen, found)
+    trial = _Trial(kube, seen)
+    changes = await trial.all(outlined.changes)
+    return Preview(_until_refused(changes, trial.steps), outlined.blocked or trial.refused)
+
+
+def _until_refused(changes: Iterable[Change], steps: Mapping[int, Ref]) -> tuple[Change, ...]:
+    """Return the changes; those after a refused one wait for it, as a refused write ends a turn (apply)."""
+    last = min(steps, default=None)
+    if last is None:
+        return tuple(changes)
+    waits = f"{steps[last]}, which the API server refuses"
+    return tuple(replace(change, waits_for=waits) if change.step > last else change for change in changes)
+
+
+class _Trial:
+    """The dry runs of one preview. `refused`: the first write that the API server does not take."""
+
+    def __init__(self, kube: Kube, seen: Observed) -> None:
+        self._kube = kube
+        self._seen = seen
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self.refused: Finding | None = None
+        self.steps: dict[int, Ref] = {}  # of what was refused
+
+    async def all(self, changes: Iterable[Change]) -> tuple[Change, ...]:
+        """Return the changes with their fields. Several of one object are tried in their order."""
+        numbered: dict[Ref, list[tuple[int, Change]]] = {}
+        for number, change in enumerate(changes):
+            numbered.setdefault(change.ref, []).append((number, change))
+        tried = await asyncio.gather(*(self._object(items) for items in numbered.values()))
+        return tuple(change for _, change in sorted((pair for one in tried for pair in one), key=lambda pair: pair[0]))
+
+    async def _object(self, changes: list[tuple[int, Change]]) -> list[tuple[int, Change]]:
+        found, body = [], None
+        for number, change in changes:
+            async with self._slots:
+                filled, body = await self._one(change, body)
+            found.append((number, filled))
+        return found
+
+    async def _one(self, change: Change, before: Manifest | None) -> tuple[Change, Manifest | None]:
+        """Return one change with its fields, and the object as it would be then."""
+        live = self._seen.objects.get(change.ref)
+        try:
+            if change.manifest is None:
+                if live is not None:
+                    await self._kube.delete(change.ref, uid=live.uid, dry_run=True)
+                return change, None
+            if before is None and change.verb != "create":
+                before = await self._kube.find(change.ref)
+            after = await self._kube.apply(change.manifest, force=True, dry_run=True)
+        except Forbidden:
+            raise  # whoever asks may not try it: no word about the plan
+        except Blocked as error:
+            self.refused = self.refused or Finding(error.reason, error.message)
+            self.steps.setdefault(change.step, change.ref)
+            return replace(change, waits_for=f"the API server refuses it: {error.message}"), before
+        if before is None:
+            return change, after
+        after = _with_scale(change.manifest, live, before, after)
+        return with_fields(change, before, after), after
+
+
+def _with_scale(manifest: Manifest, live: Live | None, before: Manifest, after: Manifest) -> Manifest:
+    """Return a dry run's answer with the number of pods that a second manager holds by then (build.scale)."""
+    facts = live.facts if live is not None else None
+    if manifest["kind"] != "Deployment" or not isinstance(facts, WorkloadFacts):
+        return after
+    if build_scale_handover(manifest, facts) is None:
+        return after
+    return {**after, "spec": {**after["spec"], "replicas": before["spec"]["replicas"]}}
+
+
+# --- for a client of its own ------------------------------------------------------------------------------------------
 
 
 async def preview_live(
@@ -83,20 +196,14 @@ async def preview_live(
     limit_s: float,
 ) -> Preview:
     """Return the preview of a resource with a client and caches of its own. TimeoutError after `limit_s`."""
-    store = Store()
-    body["metadata"].setdefault("uid", "not-made-yet")
-    body["metadata"].setdefault("resourceVersion", "1")
-    body["metadata"].setdefault("generation", 1)
-    store.put(body)
-    key = (body["metadata"]["namespace"], body["metadata"]["name"])
-    nova = store.get(key)
-    invalid = store.invalid(key)
-    if nova is None or invalid is not None:
+    nova, invalid = read(body)
+    if invalid is not None:
         return Preview((), invalid)
     metrics = Metrics()
     kube = await Kube.connect(metrics, kubeconfig=kubeconfig, context=context)
     try:
-        async with asyncio.timeout(limit_s), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(limit_s):
+            siblings = await _siblings(kube, nova)
             observer = Observer(
                 kube,
                 metrics,
@@ -104,17 +211,41 @@ async def preview_live(
                 namespaces=(nova.namespace,),
                 changed=lambda *_: None,
             )
-            watches = observer.start(tasks)
-            await observer.synced()
-            found = await preview(kube, observer, nova)
-            for watch in watches:
-                watch.cancel()
-            return found
+            found = await _watched(observer, kube, nova, siblings)
     finally:
         await kube.close()
+    if isinstance(found, NovaError):
+        raise found
+    return found
 
 
-def _refused(change: Change, error: NovaError) -> Change:
-    return Change(
-        change.verb, change.ref, change.why, (), change.consequence, f"the API server refuses it: {error.message}"
-    )
+def read(body: Manifest) -> tuple[Nova, Finding | None]:
+    """Return a resource as the operator reads it, and why it cannot. One that was never stored gets what it lacks."""
+    store = Store()
+    metadata = {"uid": "not-made-yet", "resourceVersion": "1", "generation": 1, **body["metadata"]}
+    store.put({**body, "metadata": metadata})
+    key = (metadata["namespace"], metadata["name"])
+    nova = store.get(key)
+    if nova is None:
+        raise ValueError(f"{key} is not in the store that it was put into")
+    return nova, store.invalid(key)
+
+
+async def _siblings(kube: Kube, nova: Nova) -> Siblings:
+    items, _ = await kube.list(KIND, namespace=nova.namespace)
+    found = ((item["metadata"]["creationTimestamp"], item["metadata"]["name"]) for item in items)
+    return tuple(sorted((created, name) for created, name in found if name != nova.name))
+
+
+async def _watched(observer: Observer, kube: Kube, nova: Nova, siblings: Siblings) -> Preview | NovaError:
+    """Return the preview once the caches are full. An error is returned: a TaskGroup would wrap it."""
+    async with asyncio.TaskGroup() as tasks:
+        watches = observer.start(tasks)
+        await observer.synced()
+        try:
+            return await preview(kube, observer, nova, siblings)
+        except NovaError as error:
+            return error
+        finally:
+            for watch in watches:
+                watch.cancel()

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from novacore_operator import releases
@@ -15,12 +15,12 @@ from novacore_operator.api import API_VERSION, KIND
 from novacore_operator.apply import Applied, Fights, Outcome, carry_out
 from novacore_operator.errors import Blocked, Fatal, NovaError, Retry
 from novacore_operator.kube import Kube, NotFound
-from novacore_operator.loop.preview import outline
+from novacore_operator.loop.preview import look, outline
 from novacore_operator.loop.store import Key, Store
 from novacore_operator.observe.observer import Observer
 from novacore_operator.observe.traffic import LOOK_S
-from novacore_operator.plan import Plan, Verb, difference, plan, replaces_pods, setting_of
-from novacore_operator.policies import Finding, first, maintenance
+from novacore_operator.plan import Plan, Verb, difference, plan, setting_of
+from novacore_operator.policies import Finding, first
 from novacore_operator.policies.admission import MAY_ACT
 from novacore_operator.preview import Preview
 from novacore_operator.reasons import Reason
@@ -34,7 +34,6 @@ log = Log(__name__)
 
 RESYNC_S = 600.0
 PLANNED_MAX = 50
-NEVER_S = 1e9
 BLOCKED_S = 20.0
 """A person acts in his own time; some of what he does (a Secret, a grant) makes no event for us."""
 
@@ -111,6 +110,7 @@ class Reconciler:
         if blocked is not None and blocked.reason is Reason.NAMESPACE_TAKEN:
             return await self._blocked(nova, seen, blocked)
         if nova.spec.mode == "Plan":
+            seen, found = await look(self._observer, nova, self._store.siblings(nova))
             await self._say(nova, seen, self._planned_view(nova, seen, found, blocked))
             return Turn()
         acting, returned = nova, releases.taken_back(nova)
@@ -136,7 +136,9 @@ class Reconciler:
         """Write what is to be written for the release in force, and say how far it is."""
         try:
             intended, adopted = self._intend(acting, seen, found, returning=because.returned is not None)
-            wait_s = await self._window_wait_s(nova, acting, seen, intended)
+            wait_s = None
+            if acting is nova:
+                wait_s = releases.window_wait_s(nova, seen, intended, now=datetime.now(UTC))
             if wait_s is not None:
                 acting, because = self._until_window(nova, seen, because, wait_s)
                 seen, found = await self._observe(acting)
@@ -209,24 +211,11 @@ class Reconciler:
         await self._tell(nova, Reason.ROLLED_BACK, finding.message, warning=True)
         return after, view, True
 
-    async def _window_wait_s(self, nova: Nova, acting: Nova, seen: Observed, intended: Plan) -> float | None:
-        """Return how long the change has to wait for a maintenance window, or None when it need not."""
-        windows = nova.spec.maintenance.windows
-        if not windows or acting is not nova or _has_begun(nova) or not replaces_pods(intended, seen):
-            return None
-        if releases.way_back(nova, seen) is None:
-            return None  # the first installation, or the last good release itself
-        wait = maintenance.wait_s(windows, datetime.now(UTC))
-        if wait == 0:
-            return None
-        return NEVER_S if wait is None else wait
-
     def _until_window(self, nova: Nova, seen: Observed, because: Because, wait_s: float) -> tuple[Nova, Because]:
         target = releases.way_back(nova, seen)
         if target is None:
             raise Retry(Reason.INTERNAL_ERROR, "no release to keep until the window opens")
-        opens = datetime.now(UTC) + timedelta(seconds=wait_s + 59)  # to the minute, the same in each turn
-        when = "never opens again" if wait_s >= NEVER_S else f"opens at {opens:%Y-%m-%dT%H:%MZ}"
+        when = releases.opening(wait_s, datetime.now(UTC))
         waiting = Finding(
             Reason.MAINTENANCE_WAIT,
             f"the change replaces pods and waits for the maintenance window, which {when}; "
@@ -236,7 +225,7 @@ class Reconciler:
 
     def _planned_view(self, nova: Nova, seen: Observed, found: Material, blocked: Finding | None) -> View:
         """Return the view of mode Plan: what Apply would do, and nothing done."""
-        outlined = Preview((), blocked) if blocked is not None else outline(nova, seen, found)[0]
+        outlined = Preview((), blocked) if blocked is not None else outline(nova, seen, found)
         if outlined.blocked is not None:
             return View(blocked=outlined.blocked)
         before = nova.status.get("plan") or {}
@@ -386,12 +375,6 @@ def _was_complete(nova: Nova) -> bool:
         nova.status.get("release", {}).get("current") == nova.spec.version
         and nova.status.get("observedGeneration") == nova.generation
     )
-
-
-def _has_begun(nova: Nova) -> bool:
-    """Return whether the roll-out of this generation is under way: it does not stop when a window closes."""
-    progressing = condition_of(nova.status, "Progressing")
-    return bool(progressing.get("status") == "True" and progressing.get("observedGeneration") == nova.generation)
 
 
 def _ending(applied: Applied, nova: Nova, again_s: float | None, *, now: datetime) -> Turn:
