@@ -167,6 +167,13 @@ def shown() -> Mapping[Path, tuple[Json, ...]]:
     return {path: tuple(values) for path, values in found.items()}
 
 
+@cache
+def beside(leaf: Leaf) -> tuple[Json, ...]:
+    """Return the accepted specs of the table of CEL cases that set a field, or one beside it."""
+    near = leaf.path[:-1]
+    return tuple(case.accepted for case in CASES if any(path[:-1] == near for path in flat(case.accepted)))
+
+
 def _fitting(table: Mapping[str, Sequence[Any]], path: Path) -> Sequence[Any] | None:
     for start in range(len(path)):
         end = dotted(path[start:])
@@ -220,9 +227,11 @@ class Generator:
         """Return a changed spec: one leaf (the one given, or any) set, taken out, or set as a CEL case shows it."""
         leaf = leaf or self.rng.choice(ALL)
         way = self.rng.random()
-        known = [case.accepted for case in CASES if leaf.path in flat(case.accepted)]
-        if known and way < 0.2:
-            return self.naming(merged(spec, self.rng.choice(known)))
+        if way < 0.2 and (known := beside(leaf)):
+            result = self.naming(merged(spec, self.rng.choice(known)))
+            if leaf.path not in flat(result):
+                self._set(result, schema(), leaf.path, ())
+            return result
         result = copy.deepcopy(spec)
         if way < 0.35:
             without(result, leaf.path, self.rng)
