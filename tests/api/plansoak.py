@@ -23,7 +23,7 @@ from tests.kit.specs import ALL, MISSING_SECRET, SECRETS
 STREAMS = 6
 EACH = 100
 """Cases of one installation: an installation costs as much as some ten changes."""
-TOLD_EVERY = 250
+TOLD_EVERY = 100
 PLAN_MS = 200
 ALONE = 100
 

@@ -77,7 +77,7 @@ class Api:
     def __init__(self, url: str, *, ca: Path, certificate: Path, key: Path) -> None:
         context = ssl.create_default_context(cafile=str(ca))
         context.load_cert_chain(certificate, key)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50, keepalive_expiry=60)
         self._http = httpx.Client(base_url=url, verify=context, timeout=TIME_OUT_S, limits=limits)
 
     def close(self) -> None:

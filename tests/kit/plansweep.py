@@ -41,6 +41,7 @@ END_S = 90
 LATE_S = 2
 CACHES_S = 30
 TRIES = 60
+ERRORS_MAX = 5
 SEVERAL = 0.3
 LEFT_BEHIND = ("Planned", "Paused", "MaintenanceWait")
 """Reasons of `Ready=False` that are the end of a case, beside those of a blocked spec."""
@@ -206,15 +207,15 @@ class PlanSweep:
             return self.stop.is_set() or self.report.cases >= cases or time.monotonic() >= end
 
         def work() -> None:
-            try:
-                while not enough():
-                    with self.lock:
-                        number = next(numbers)
+            while not enough():
+                with self.lock:
+                    number = next(numbers)
+                try:
                     Stream(self, number).run(each, enough, told)
-            except Exception as error:
-                self.report.errors.append(f"{type(error).__name__}: {error}")
-                self.stop.set()
-                raise
+                except Exception as error:  # the run fails with it; the other streams go on meanwhile
+                    self.report.errors.append(f"stream {number}: {type(error).__name__}: {error}")
+                    if len(self.report.errors) >= ERRORS_MAX:
+                        self.stop.set()
 
         threads = [threading.Thread(target=work, name=f"stream {n}", daemon=True) for n in range(streams)]
         for thread in threads:

@@ -182,6 +182,6 @@ async def _applied(kube: Kube, metrics: Metrics, manifest: Manifest, fights: Fig
         )
         ref = ref_of(manifest)
         fights.record(ref, conflict.holders)
-        if fights.lost().get(ref):
-            return None
+        if fights.lost().get(ref, frozenset()) & {path for path, _ in conflict.holders}:
+            return None  # others that were lost before are not in this manifest
         return await kube.apply(manifest, force=True)

@@ -55,8 +55,10 @@ def build_scale_handover(deployment: Manifest, live: WorkloadFacts) -> Manifest 
     (Kubernetes documentation, Server-Side Apply, "Transferring ownership"; tried on 1.35). It is the number that runs,
     so it needs no force; a conflict means that the autoscaler has just set another one, and nothing is left to do.
     Nothing is handed over at 0, from which an autoscaler does not scale up: the default of one pod is wanted then.
+    Nor where `replicas` is left to another manager, who insists on it: it is his already, and beside him we would be
+    in his way the next time.
     """
-    if "replicas" in deployment["spec"] or live.replicas < 1:
+    if ANNOTATION_LEAST not in deployment["metadata"].get("annotations", {}) or live.replicas < 1:
         return None
     return {
         "apiVersion": deployment["apiVersion"],

@@ -12,6 +12,7 @@ from novacore_contracts.services import BY_NAME
 from novacore_operator.build.deployment import build_deployment
 from novacore_operator.build.scale import build_scale_handover, pods_wanted
 from novacore_operator.state import Manifest, WorkloadFacts
+from novacore_operator.state.fieldpath import without
 from tests.unit.operator.make import make_nova
 
 NUMBERS = st.integers(0, 50)
@@ -64,3 +65,7 @@ def test_the_handover_takes_no_pod_away_and_names_nothing_else(least: int, now: 
 def test_how_many_pods_there_are_is_no_part_of_the_template(settings: dict[str, Any]) -> None:
     """Neither another number nor an autoscaler replaces a pod."""
     assert deployment(**settings)["spec"]["template"] == deployment()["spec"]["template"]
+
+
+def test_a_number_that_is_left_to_a_rival_is_not_taken_by_our_second_manager() -> None:
+    assert build_scale_handover(without(deployment(replicas=2), [".spec.replicas"]), running(3)) is None

@@ -49,6 +49,22 @@ async def test_a_new_spec_takes_the_field_back() -> None:
 
 
 @pytest.mark.invariant("APPLY-1")
+async def test_beside_a_lost_field_another_one_is_still_put_back() -> None:
+    simulation = Simulation()
+    await simulation.run()
+    simulation.rivals["novacore-memory"] = [REPLICAS]
+    for _ in range(FIGHTS_MAX):
+        simulation.world.edit(MEMORY)
+        await simulation.run()
+    simulation.rivals["novacore-memory"] = [REPLICAS, ".spec.revisionHistoryLimit"]
+    done = len(simulation.writes)
+    simulation.world.edit(MEMORY)
+    await simulation.run()
+    assert simulation.writes[done:] == ["Deployment novacore-memory"], "once, by force"
+    assert "revisionHistoryLimit" not in simulation.condition("FieldConflict")["message"]
+
+
+@pytest.mark.invariant("APPLY-1")
 def test_conflicts_that_are_far_apart_are_no_fight() -> None:
     now = [0.0]
     fights = Fights(clock=lambda: now[0])
