@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from novacore_operator.api import API_VERSION, KIND
+from novacore_operator.api.fields import RULES
 
 Fields = dict[str, Any]
 
@@ -430,3 +431,15 @@ TIERS = tuple(
 )
 
 CASES: tuple[Case, ...] = (*GENERAL, *SERVICES, *NETWORK, *STORES, *MODELS, *LIMITS, *TIERS)
+
+
+def rules_of(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield every rule with its path."""
+    for rule in node.get(RULES, ()):
+        yield path, rule
+    for name, child in node.get("properties", {}).items():
+        yield from rules_of(child, f"{path}.{name}" if path else name)
+    if isinstance(node.get("additionalProperties"), dict):
+        yield from rules_of(node["additionalProperties"], f"{path}.*")
+    if "items" in node:
+        yield from rules_of(node["items"], f"{path}[]")

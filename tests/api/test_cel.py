@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.api.cel_cases import CASES, Case, manifest, spec
+from tests.api.cel_cases import CASES, Case, manifest, rules_of, spec
 from tests.kit.api import Api, Manifest, RefusedError
 
 INVALID = 422
@@ -18,6 +19,24 @@ def refusal(api: Api, resource: Manifest, *, update: bool = False) -> str:
         (api.replace if update else api.create)(resource, dry_run=True)
     assert caught.value.code == INVALID, caught.value
     return caught.value.message
+
+
+def test_every_rule_that_is_served_has_a_case_that_passes_and_one_that_is_refused(
+    api: Api, say: Callable[[str], None]
+) -> None:
+    """Of the definition that the API server has, not of the file: a rule that nobody tries fails here."""
+    served = api.must("CustomResourceDefinition", "novacoredeployments.novacore.ai")
+    schema = served["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    rules = [(path, rule["message"]) for path, rule in rules_of(schema)]
+    untried = [rule for rule in rules if not any(c.path == rule[0] and c.says in rule[1] for c in CASES)]
+    say(
+        f"cel: {len(rules)} rules ({len({message for _, message in rules})} sentences), each with a resource that is "
+        f"accepted and one that is refused; {len(untried)} without; "
+        f"{len(served['spec']['versions'][0]['additionalPrinterColumns'])} printer columns"
+    )
+    assert untried == []
+    assert len(rules) >= 40
+    assert len(served["spec"]["versions"][0]["additionalPrinterColumns"]) >= 8
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.is_transition], ids=lambda case: case.id)

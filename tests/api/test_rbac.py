@@ -25,10 +25,17 @@ TEAM, TEAM_SYSTEM = "team", "team-system"
 RELEASES_KEPT = 10
 
 
-def used_elsewhere() -> set[str]:
-    """Return the rights that only other tests use."""
-    lines = (line.partition("#")[0].strip() for line in ELSEWHERE.read_text().splitlines())
-    return {line for line in lines if line}
+def used_elsewhere() -> dict[str, str]:
+    """Return the rights that only other tests use, each with the test that does."""
+    lines = (line.partition("#") for line in ELSEWHERE.read_text().splitlines())
+    return {right.strip(): test.strip() for right, _, test in lines if right.strip()}
+
+
+def test_a_right_that_is_used_elsewhere_names_the_test_that_uses_it() -> None:
+    sources = "".join(file.read_text() for file in (ELSEWHERE.parents[1] / "cluster").glob("test_*.py"))
+    for right, test in used_elsewhere().items():
+        assert test.startswith("test_"), right
+        assert f"def {test}(" in sources, f"{right}: tests/cluster has no {test}"
 
 
 def live_through(api: Api, player: Player, namespace: str) -> None:
@@ -81,7 +88,7 @@ def judge(api: Api, audit: AuditLog, user: str, say: Callable[[str], None], *, m
     uncovered, needed = exercised(rights, used(requests))
     forbidden = [str(request) for request in requests if request.code == FORBIDDEN]
     surplus = sorted(str(right) for right in rights - needed)
-    elsewhere = used_elsewhere() if mode == "cluster" else set()
+    elsewhere = set(used_elsewhere()) if mode == "cluster" else set()
     say(
         f"rbac, {mode} mode: {len(requests)} requests; {len(rights)} rights granted, {len(needed)} used, "
         f"{len(uncovered)} used beyond what is granted, {len(surplus)} granted and not used"

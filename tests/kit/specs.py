@@ -80,6 +80,8 @@ FREE: Mapping[str, Sequence[Json]] = {"affinity": AFFINITY}
 """Values of parts that are handed to Kubernetes as they are."""
 WORDS = ("a", "b", "true")
 """Values in maps of texts: labels, variables."""
+NUMBERS: Mapping[str, Sequence[int]] = {"canary.seconds": (10, 11)}
+"""Whole numbers of which only some are of use: a sweep waits for each canary."""
 INTEGERS = (0, 1, 30, 300)
 """Whole numbers of which no rule says how great they may be."""
 
@@ -265,6 +267,9 @@ class Generator:
         return self._of(_fitting(TEXTS, path), path)
 
     def _integer(self, path: Path) -> int:
+        useful = _fitting(NUMBERS, path)
+        if useful is not None:
+            return int(self.rng.choice(useful))
         least, most = bounds(path)
         if most is None:
             return self.rng.choice([number for number in INTEGERS if number >= (least or 0)])

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from novacore_operator.api.crd import custom_resource_definition
-from novacore_operator.api.fields import RULES
-from tests.api.cel_cases import CASES, Case
+from tests.api.cel_cases import CASES, Case, rules_of
 
 SCHEMA: dict[str, Any] = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-
-
-def rules_of(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield every rule with its path."""
-    for rule in node.get(RULES, ()):
-        yield path, rule
-    for name, child in node.get("properties", {}).items():
-        yield from rules_of(child, f"{path}.{name}" if path else name)
-    if isinstance(node.get("additionalProperties"), dict):
-        yield from rules_of(node["additionalProperties"], f"{path}.*")
-    if "items" in node:
-        yield from rules_of(node["items"], f"{path}[]")
 
 
 ALL_RULES = list(rules_of(SCHEMA))

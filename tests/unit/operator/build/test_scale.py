@@ -20,7 +20,7 @@ NUMBERS = st.integers(0, 50)
 
 def deployment(**settings: Any) -> Manifest:
     """Return the Deployment of memory with these settings."""
-    return build_deployment(make_nova(services={"memory": settings}), BY_NAME["memory"], settings_hash="s")
+    return build_deployment(make_nova(services={"memory": settings}), BY_NAME["memory"])
 
 
 def scaled(least: int = 1) -> Manifest:
