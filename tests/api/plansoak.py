@@ -47,6 +47,7 @@ def run(
     cases: int,
     seed: int,
     within_s: float,
+    at_least: int = 0,
     each: int = EACH,
     told: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -59,7 +60,7 @@ def run(
             said = sweep.report.cases
             told(sweep.report.line())
 
-    sweep.run(cases=cases, seed=seed, streams=STREAMS, each=each, within_s=within_s, told=tell)
+    sweep.run(cases=cases, at_least=at_least, seed=seed, streams=STREAMS, each=each, within_s=within_s, told=tell)
     return sweep.report
 
 

@@ -198,13 +198,24 @@ class PlanSweep:
             times.append(self.planner.plan(body).seconds)
         return sorted(times)
 
-    def run(self, *, cases: int, seed: int, streams: int, each: int, within_s: float, told: Callable[[], None]) -> None:
-        """Take this many cases, or as many as the time allows."""
+    def run(
+        self,
+        *,
+        cases: int,
+        at_least: int,
+        seed: int,
+        streams: int,
+        each: int,
+        within_s: float,
+        told: Callable[[], None],
+    ) -> None:
+        """Take this many cases, or as many as the time allows, but never fewer than `at_least`."""
         end = time.monotonic() + within_s
         numbers = iter(range(10_000 * seed, 10_000 * seed + 10_000))
 
         def enough() -> bool:
-            return self.stop.is_set() or self.report.cases >= cases or time.monotonic() >= end
+            wanted = cases if time.monotonic() < end else at_least
+            return self.stop.is_set() or self.report.cases >= wanted
 
         def work() -> None:
             while not enough():
