@@ -1,6 +1,6 @@
-"""`doctor`: `reading` asks the cluster, `cluster` and `installation` judge what was read, `checks` is the list.
+"""`doctor`: `reading` and `rights` ask, `cluster` and `installation` judge what was read, `checks` is the list.
 
-Everything but `reading` is pure; the clock is a fact. A check says `ok`, `info` (nothing to do), `warn` (it works, but
+All that judges is pure; the clock is a fact. A check says `ok`, `info` (nothing to do), `warn` (it works, but
 look at it), `fail` (it will not work) or `unknown` (what it needs could not be read).
 """
 
@@ -28,7 +28,7 @@ class Facts:
     crd: Object | None = None
     operators: Sequence[Object] = ()
     lease: Object | None = None
-    rights: Mapping[str, bool] = field(default_factory=dict)
+    rights: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what the operator needs: the verbs it lacks
     server: Object = field(default_factory=dict)
     classes: Sequence[Object] = ()
     resources: Sequence[Object] = ()

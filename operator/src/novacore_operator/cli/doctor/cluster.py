@@ -93,17 +93,17 @@ def operator(facts: Facts) -> Judged:
 
 
 def rights(facts: Facts) -> Judged:
-    """Judge a sample of the operator's rights."""
+    """Judge the operator's rights."""
     if not facts.operators:
         return Judged("unknown", "there is no operator whose rights could be checked")
-    missing = [right for right, granted in facts.rights.items() if not granted]
+    missing = [f"{', '.join(verbs)} {what}" for what, verbs in facts.rights.items() if verbs]
     if missing:
         return Judged(
             "fail",
             f"the operator may not: {'; '.join(missing[:6])}" + (f"; and {len(missing) - 6} more" * (len(missing) > 6)),
             f"`helm upgrade` its chart; its value watchNamespaces must be empty or hold {facts.namespace}.",
         )
-    return Judged("ok", f"the operator has all {len(facts.rights)} rights that were tried")
+    return Judged("ok", f"the operator has every right it needs in {facts.namespace}")
 
 
 def clock(facts: Facts) -> Judged:

@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from novacore_operator.api import GROUP, PLURAL
 from novacore_operator.cli.doctor import Facts
+from novacore_operator.cli.doctor.rights import read_rights
 from novacore_operator.cli.errors import VERSION, BadInput, Failed, NotFound
-from novacore_operator.cli.kubectl import Kubectl, failure
+from novacore_operator.cli.kubectl import Kubectl
 from novacore_operator.cli.operators import operators
 from novacore_operator.cli.options import Options
 from novacore_operator.cli.resource import RESOURCE
-from novacore_operator.rbac import Rule, namespaced_rules, own_namespace_rules
 from novacore_operator.state.names import LABEL_NAME, LEASE
 
 AT_ONCE = 4
 MINE = f"--selector={LABEL_NAME}=novacore"
-
-
-@dataclass(frozen=True, slots=True)
-class Right:
-    """One right to try."""
-
-    verb: str
-    resource: str  # with its group: deployments.apps
-    name: str
-    subresource: str
-    namespace: str
-
-    def __str__(self) -> str:
-        """As a person would say it: `patch deployments.apps in shop`."""
-        target = "/".join(part for part in (self.resource, self.subresource, self.name) if part)
-        return f"{self.verb} {target} in {self.namespace}"
-
-
-def samples(*, namespace: str, own_namespace: str) -> list[Right]:
-    """Return rights to try: of each rule and resource its last verb, which is its strongest."""
-    own = _of_rules(own_namespace_rules([namespace]), own_namespace)
-    return list(dict.fromkeys([*_of_rules(namespaced_rules(), namespace), *own]))
-
-
-def _of_rules(rules: list[Rule], namespace: str) -> Iterator[Right]:
-    for rule in rules:
-        group = rule["apiGroups"][0]
-        for path in rule["resources"]:
-            resource, _, subresource = path.partition("/")
-            full = f"{resource}.{group}" if group else resource
-            yield Right(rule["verbs"][-1], full, next(iter(rule.get("resourceNames", [])), ""), subresource, namespace)
 
 
 def gather(kubectl: Kubectl, options: Options) -> Facts:
@@ -76,20 +45,18 @@ def gather(kubectl: Kubectl, options: Options) -> Facts:
         offset = read.pop("server_time", None)
         found = Facts(namespace=namespace, version=VERSION, local_time=datetime.now(UTC), server=server, **read)
         if found.operators:
-            found = replace(found, **_all(pool, _about_operator(kubectl, pool, found), unread))
+            found = replace(found, **_all(pool, _about_operator(kubectl, found), unread))
     return replace(found, server_time=found.local_time - offset if offset is not None else None, unread=unread)
 
 
-def _about_operator(kubectl: Kubectl, pool: ThreadPoolExecutor, found: Facts) -> dict[str, Callable[[], Any]]:
+def _about_operator(kubectl: Kubectl, found: Facts) -> dict[str, Callable[[], Any]]:
     body = found.operators[0]
     own = body["metadata"]["namespace"]
     account = body["spec"]["template"]["spec"].get("serviceAccountName", "default")
-    wanted = samples(namespace=found.namespace, own_namespace=own)
     user = f"system:serviceaccount:{own}:{account}"
-    asked = [(right, pool.submit(_may, kubectl, right, user)) for right in wanted]
     return {
         "lease": lambda: _or_none(lambda: kubectl.json("get", "leases.coordination.k8s.io", LEASE, namespace=own)),
-        "rights": lambda: {str(right): answer.result() for right, answer in asked},
+        "rights": lambda: read_rights(kubectl, user, namespace=found.namespace, own_namespace=own),
     }
 
 
@@ -136,14 +103,3 @@ def _server_offset(kubectl: Kubectl) -> Any:
     if not stamp:
         raise Failed("the API server does not stamp its answer")
     return middle.replace(microsecond=0) - datetime.fromisoformat(stamp)  # the stamp has whole seconds
-
-
-def _may(kubectl: Kubectl, right: Right, user: str) -> bool:
-    target = f"{right.resource}/{right.name}" if right.name else right.resource
-    more = [f"--subresource={right.subresource}"] if right.subresource else []
-    arguments = ("auth", "can-i", right.verb, target, *more, f"--as={user}")
-    _, out, error = kubectl.attempt(*arguments, namespace=right.namespace)
-    word = out.strip().split(" ")[0]
-    if word not in ("yes", "no"):
-        raise failure(error or out)
-    return word == "yes"
