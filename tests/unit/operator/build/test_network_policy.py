@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 
-from novacore_contracts.services import BY_NAME, INTERNAL_PORT, POSTGRES_PORT, REDIS_PORT, SERVICES
+from novacore_contracts.services import BY_NAME, INTERNAL_PORT, SERVICES
 from novacore_operator.build.common import selector
 from novacore_operator.state import Manifest
+from tests.kit.callmatrix import COMPONENTS, PATHS, STORES, is_a_path, ports
+from tests.kit.reachability import End, may_connect
 from tests.unit.operator.build.objects import build
-from tests.unit.operator.build.reachability import End, may_connect
 from tests.unit.operator.make import ADMIN, World
 
-STORES = {"postgres": POSTGRES_PORT, "redis": REDIS_PORT}
-COMPONENTS = (*BY_NAME, *STORES, "migrate")
 OUTSIDE = End(address="203.0.113.7")
 OPERATOR = End({"app.kubernetes.io/name": "novacore-operator"}, namespace="novacore-system")
 STRANGER = End({"app": "shell"})
@@ -34,38 +33,6 @@ DEFAULT = policies()
 def pod(component: str) -> End:
     """Return a pod of a component."""
     return End(selector(component))
-
-
-def ports(component: str) -> tuple[int, ...]:
-    """Return the ports on which a component listens."""
-    if component in STORES:
-        return (STORES[component],)
-    if component == "migrate":
-        return (INTERNAL_PORT,)
-    port = BY_NAME[component].port
-    return (INTERNAL_PORT,) if port is None else (port, INTERNAL_PORT)
-
-
-def is_a_path(source: str, target: str) -> bool:
-    """Return whether the contracts name this path."""
-    if source == "migrate":
-        return target == "postgres"
-    if source in STORES:
-        return False
-    caller = BY_NAME[source]
-    if target == "postgres":
-        return caller.schema is not None
-    return caller.redis if target == "redis" else target in caller.peers
-
-
-PATHS = [
-    (source, target, port)
-    for source in COMPONENTS
-    for target in COMPONENTS
-    if source != target
-    for port in ports(target)
-    if not (target == "gateway" and port == BY_NAME["gateway"].port)  # the door: tested below
-]
 
 
 @pytest.mark.parametrize(("source", "target", "port"), PATHS, ids=[f"{s}-{t}-{p}" for s, t, p in PATHS])
