@@ -36,6 +36,7 @@ class Facts:
     claims: Sequence[Object] = ()
     dns: Sequence[Object] = ()
     policies: Sequence[Object] = ()
+    metrics: str = ""  # why the API that autoscaling reads does not answer; empty: it does
     unread: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from novacore_operator.cli.doctor import Facts, Judged
 from novacore_operator.cli.doctor.cluster import clock, definition, dns, kubernetes, operator, rights
-from novacore_operator.cli.doctor.installation import claims, conditions, images, policies, single, storage
+from novacore_operator.cli.doctor.installation import (
+    autoscaling,
+    claims,
+    conditions,
+    images,
+    policies,
+    single,
+    storage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,7 @@ CHECKS: tuple[Check, ...] = (
     Check("images", "Images", ("pods",), images),
     Check("volume-claims", "Volume claims", ("claims",), claims),
     Check("network-policy", "NetworkPolicies", ("policies",), policies),
+    Check("autoscaling", "Autoscaling", ("resources", "metrics"), autoscaling),
     Check("conditions", "Conditions", ("resources",), conditions),
 )
 

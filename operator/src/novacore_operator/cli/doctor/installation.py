@@ -104,6 +104,22 @@ def policies(facts: Facts) -> Judged:
     return Judged("info", message, "Ask whoever runs the cluster's network; Calico, Cilium and Antrea do.")
 
 
+def autoscaling(facts: Facts) -> Judged:
+    """Judge whether autoscalers learn how much CPU the pods use."""
+    scaled = sorted(
+        name
+        for resource in facts.resources
+        for name, service in (resource.get("spec", {}).get("services") or {}).items()
+        if service.get("autoscaling")
+    )
+    if not scaled:
+        return Judged("info", "no service has autoscaling")
+    if facts.metrics:
+        message = f"{', '.join(scaled)} will not grow: {facts.metrics}"
+        return Judged("warn", message, "Install metrics-server, or look at its pods in kube-system.")
+    return Judged("ok", f"metrics.k8s.io answers; scaled by load: {', '.join(scaled)}")
+
+
 def conditions(facts: Facts) -> Judged:
     """Judge the resource's own condition Ready."""
     if not facts.resources:

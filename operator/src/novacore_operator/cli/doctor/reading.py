@@ -39,6 +39,7 @@ def gather(kubectl: Kubectl, options: Options) -> Facts:
             "endpointslices.discovery.k8s.io", "--selector=kubernetes.io/service-name=kube-dns", namespace="kube-system"
         ),
         "policies": lambda: kubectl.items("networkpolicies.networking.k8s.io", MINE, namespace=namespace),
+        "metrics": lambda: _metrics(kubectl),
     }
     with ThreadPoolExecutor(AT_ONCE) as pool:
         read = _all(pool, reads, unread)
@@ -83,6 +84,17 @@ def _resources(kubectl: Kubectl, namespace: str, name: str | None) -> list[dict[
     """Return the namespace's resources, the named one first. Without the CRD there are none."""
     found = _or_none(lambda: kubectl.items(RESOURCE, namespace=namespace)) or []
     return sorted(found, key=lambda resource: resource["metadata"]["name"] != name)
+
+
+def _metrics(kubectl: Kubectl) -> str:
+    """Return why the metrics of pods cannot be had. Everybody may ask which APIs a server has."""
+    try:
+        kubectl.text("get", "--raw", "/apis/metrics.k8s.io/v1beta1")
+    except NotFound:
+        return "the cluster has no metrics.k8s.io"
+    except Failed as error:
+        return f"metrics.k8s.io does not answer ({error.message})"
+    return ""
 
 
 def _default_namespace(kubectl: Kubectl) -> str:

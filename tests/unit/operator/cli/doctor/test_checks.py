@@ -42,6 +42,7 @@ def result(facts: Facts, check: str) -> tuple[str, str, str]:
 def test_a_sound_cluster_passes_every_check() -> None:
     results = {check.id: judged.result for check, judged in examine(GOOD)}
     assert results.pop("network-policy") == "info"
+    assert results.pop("autoscaling") == "info"
     assert set(results.values()) == {"ok"}
     assert len(CHECKS) >= 10
 
@@ -59,6 +60,7 @@ def bare(**storage: Any) -> dict[str, Any]:
     return resource(spec={"postgres": {"storage": storage}, "redis": {"storage": storage}})
 
 
+SCALED = resource(spec={"services": {"gateway": {"autoscaling": {"maxReplicas": 3}}, "memory": {"replicas": 2}}})
 CASES = [
     ("crd", {"crd": None}, "fail", "does not know NovaCoreDeployment"),
     ("crd", {"crd": crd() | {"spec": {"versions": [{"name": "v9", "served": True}]}}}, "fail", "is not served"),
@@ -101,6 +103,9 @@ CASES = [
     ("volume-claims", {"claims": (claim("Pending"),)}, "fail", "data-novacore-postgres-0 is Pending (class default)"),
     ("volume-claims", {"claims": ()}, "info", "no volume claim"),
     ("network-policy", {}, "info", "is unknown"),
+    ("autoscaling", {"resources": (SCALED,)}, "ok", "scaled by load: gateway"),
+    ("autoscaling", {"resources": (SCALED,), "metrics": "it has none"}, "warn", "gateway will not grow: it has none"),
+    ("autoscaling", {"metrics": "it has none"}, "info", "no service has autoscaling"),
     ("conditions", {"resources": (failing(),)}, "fail", "shop is not ready: CrashLooping"),
     ("conditions", {"resources": (failing("Installing", "7 of 11"),)}, "warn", "Installing"),
     ("conditions", {"resources": (resource(generation=4),)}, "warn", "has not acted on generation 4"),

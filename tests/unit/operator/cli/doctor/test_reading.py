@@ -23,6 +23,7 @@ def sound(cluster: FakeCluster) -> FakeCluster:
     cluster.answers("auth whoami", out={"metadata": {"creationTimestamp": now}})
     cluster.answers("create --filename=-", out=review([*namespaced_rules(), *own_namespace_rules()]))
     cluster.answers("get leases", out={"spec": {"renewTime": now}})
+    cluster.answers("get --raw", out={})
     for kind, items in {
         "deployments.apps": [body],
         "storageclasses": [storage_class("standard", default=True)],
@@ -110,12 +111,27 @@ def test_an_empty_cluster_names_what_is_missing(cluster: FakeCluster) -> None:
     assert found["clock"]["result"] == "warn"
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("Error from server (NotFound): the server could not find the requested resource\n", "has no metrics.k8s.io"),
+        ("Error from server (ServiceUnavailable): the server is unable to handle the request\n", "does not answer"),
+    ],
+)
+def test_autoscaling_without_metrics_is_told(cluster: FakeCluster, error: str, words: str) -> None:
+    cluster.answers("get --raw", error=error, code=1)
+    cluster.has(resource(spec={"services": {"gateway": {"autoscaling": {"maxReplicas": 3}}}}))
+    code, found = checks(sound(cluster))
+    assert (code, found["autoscaling"]["result"]) == (0, "warn")
+    assert words in found["autoscaling"]["message"]
+
+
 def test_people_get_a_sign_a_sentence_and_a_remedy(cluster: FakeCluster) -> None:
     cluster.answers("get pods", out={"items": [pod("ErrImagePull", "x:missing")]})
     answer = sound(cluster).run("doctor")
     assert answer.exit_code == 1
     assert "✗ Images               cannot be pulled: x:missing" in answer.stdout
-    assert answer.stdout.splitlines()[-1] == "checks: 12, failed: 1, warnings: 0"
+    assert answer.stdout.splitlines()[-1] == "checks: 13, failed: 1, warnings: 0"
 
 
 ALL = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
