@@ -39,6 +39,10 @@ clean: ## Free the disk: our images, build caches, .tools
 chat: ## Ask the platform: make chat MSG="…" (ARGS=-v shows the request id)
 	@$(DEMO) chat --url $(URL) --message "$(MSG)" $(ARGS)
 
+.PHONY: metrics-server
+metrics-server: ## What services.*.autoscaling needs, into the cluster (built once where Docker cannot pull: 2 min)
+	@$(CLUSTER) metrics-server --name $(NAME) --path $(CLUSTER_PATH)
+
 .PHONY: load
 load: $(UV) ## Load test against 127.0.0.1: make load USERS=50 TIME=60s (echo model and raised limits while it runs)
 	@$(DEMO) deploy --name $(NAME) --namespace $(NAMESPACE) --values loadtest/values-load.yaml

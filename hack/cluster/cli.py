@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from hack.cluster import bases, engine, host, kind, load, machine, node, product, tools
+from hack.cluster import bases, engine, host, kind, load, machine, metrics, node, product, tools
 from hack.cluster.decide import DISK_NEED_GIB, Host, check, check_port, choose_path
 from hack.cluster.decide import Path as ClusterPath
 from hack.cluster.errors import Problem
@@ -50,7 +50,13 @@ VERBS = {
         "tag both product images for a registry and push them",
         "Log in first with `docker login`. People use `make push REGISTRY=registry.example.org/team`.",
     ),
+    "metrics-server": (
+        "install metrics-server into the cluster, as autoscaling needs it",
+        "Built from its Go module where Docker cannot pull (95 s once), pulled by the node elsewhere. Nothing else\n"
+        "needs it, so `up` leaves it out. A second call takes seconds.",
+    ),
     "redis-server": ("make sure a redis-server is on PATH", "Service tests start their own from it."),
+    "faketime": ("make sure faketime is on PATH", "Cluster tests give the command line a wrong clock with it."),
     "doctor": ("check tools, disk and port, and say what mends each", "Changes nothing."),
     "clean": (
         "remove our clusters, the images built here and .tools/",
@@ -78,13 +84,13 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     ready = {verb: _verb(verbs, verb, short, details) for verb, (short, details) in VERBS.items()}
-    for verb in ("up", "down", "load"):
+    for verb in ("up", "down", "load", "metrics-server"):
         ready[verb].add_argument("--name", default="novacore", type=_name, help="name of the cluster (%(default)s)")
     ready["up"].add_argument("--port", default=5000, type=int, help="loopback port of the gateway (%(default)s)")
     ready["up"].add_argument(
         "--replace", action="store_true", help="make a cluster anew that stays silent; its data is lost (for tests)"
     )
-    for verb in ("up", "images"):
+    for verb in ("up", "images", "metrics-server"):
         ready[verb].add_argument(
             "--path", default="auto", choices=["auto", "stock", "bare"], help="how to get images (default: find out)"
         )
@@ -118,7 +124,9 @@ def _run(arguments: argparse.Namespace, stages: Stages) -> int:
         "load": lambda: load.load(arguments.name, product.built(), stages),
         "tools": lambda: tools.ensure(stages, arguments.only),
         "push": lambda: say("\n".join(f"pushed {name}" for name in product.push(arguments.registry))),
+        "metrics-server": lambda: metrics.ensure(arguments.name, settle(arguments.path, stages)[0], stages),
         "redis-server": tools.redis_server,
+        "faketime": tools.faketime,
         "doctor": doctor,
         "clean": clean,
     }

@@ -226,11 +226,21 @@ def fits(version: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= GO_MIN
 
 
-def redis_server() -> None:
-    """Make sure a redis-server is on PATH: service tests run against a real one."""
-    if shutil.which("redis-server"):
+def debian_program(name: str, remedy: str) -> None:
+    """Make sure a program that Debian packages under its own name is on PATH; a Problem where that cannot be done."""
+    if shutil.which(name):
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        machine.apt_install("redis-server")
+        machine.apt_install(name)
         return
-    raise Problem("redis-server is not installed", "install Redis 7 or newer with your package manager")
+    raise Problem(f"{name} is not installed", remedy)
+
+
+def redis_server() -> None:
+    """Service tests run against a real one."""
+    debian_program("redis-server", "install Redis 7 or newer with your package manager")
+
+
+def faketime() -> None:
+    """Cluster tests run the command line with a wrong clock."""
+    debian_program("faketime", "install libfaketime with your package manager (Debian: faketime)")

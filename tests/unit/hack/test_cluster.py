@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hack.cluster import cli, engine, kind, load, lock, machine, node, product, tools
+from hack.cluster import cli, engine, kind, load, lock, machine, metrics, node, product, tools
+from hack.cluster.errors import Problem
 from hack.cluster.paths import digest
 from hack.cluster.rootfs import Rootfs
 
@@ -178,8 +179,25 @@ def test_bad_arguments_give_one_line_and_exit_64(argv: list[str], capsys: pytest
 
 
 def test_every_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("up", "down", "images", "load", "tools", "push", "doctor", "clean"):
+    for verb in ("up", "down", "images", "load", "tools", "push", "metrics-server", "doctor", "clean"):
         with pytest.raises(SystemExit) as ended:
             cli.main([verb, "--help"])
         assert ended.value.code == 0
         assert verb in capsys.readouterr().out
+
+
+def test_metrics_server_is_the_modules_release_with_our_version_and_kinds_kubelets() -> None:
+    rendered = (
+        "spec:\n  containers:\n  - args: [a]\n    image: r.example.org:5000/ms/metrics-server:v0.8.1\n    name: x\n"
+    )
+    repository = metrics.repository_of(rendered)
+    assert repository == "r.example.org:5000/ms/metrics-server"
+    changed = metrics.kustomization(repository, "v0.9.0")
+    assert changed["images"] == [{"name": repository, "newTag": "v0.9.0"}]
+    (patch,) = changed["patches"]  # type: ignore[misc] # a list of one
+    assert json.loads(patch["patch"])[0]["value"] == "--kubelet-insecure-tls"
+
+
+def test_metrics_server_that_names_no_image_is_told() -> None:
+    with pytest.raises(Problem, match=r"no longer names its image"):
+        metrics.repository_of("kind: Service\n")
