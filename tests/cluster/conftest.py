@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from tests.cluster.client import PlatformUser
 from tests.cluster.kube import Kube, KubectlError, condition, until
+from tests.cluster.plugin import Plugin
 
 NAMESPACE = "novacore"
 SYSTEM = "novacore-system"
@@ -59,6 +62,13 @@ def platform(kube: Kube, deploy: Any, url: str) -> str:
     return NAMESPACE
 
 
+@pytest.fixture(scope="session")
+def command(kube: Kube, kind_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Plugin:
+    """`kubectl novacore`, installed."""
+    place = tmp_path_factory.mktemp("plugin") / "installed"
+    return Plugin(place, Path(kind_cluster.kubectl_path), kube.kubeconfig)
+
+
 @pytest.fixture
 def user(platform: str, url: str) -> Iterator[PlatformUser]:
     """A registered user."""
@@ -102,6 +112,31 @@ def ready(kube: Kube, within_s: float = 300) -> dict[str, Any]:
         return nova if found.get("status") == "True" and current else None
 
     return until(probe, within_s=within_s, what="NovaCoreDeployment Ready", report=lambda: kube.report(NAMESPACE))
+
+
+def set_spec(kube: Kube, spec: dict[str, Any]) -> None:
+    """Replace the whole spec of the installation."""
+    patch = [{"op": "replace", "path": "/spec", "value": spec}]
+    kube.run("patch", "nova", "novacore", "-n", NAMESPACE, "--type=json", "-p", json.dumps(patch))
+
+
+def merged(spec: Any, change: Any) -> Any:
+    """Return a spec with a change laid over it."""
+    if not isinstance(spec, dict) or not isinstance(change, dict):
+        return change
+    return {**spec, **{key: merged(spec.get(key), value) for key, value in change.items()}}
+
+
+@contextmanager
+def change_spec(kube: Kube, change: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Lay a change over the spec, and put back what stood there before. Neither is waited for."""
+    before = kube.must("nova", "novacore", NAMESPACE)["spec"]
+    after = merged(before, change)
+    set_spec(kube, after)
+    try:
+        yield after
+    finally:
+        set_spec(kube, before)
 
 
 def _reachable(url: str) -> bool:

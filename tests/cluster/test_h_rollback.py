@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import NAMESPACE, ready
+from tests.cluster.conftest import NAMESPACE, merged, ready, set_spec
 from tests.cluster.kube import Kube, condition, until
 from tests.cluster.scenarios import SCENARIOS, Scenario, build_images
 
@@ -42,19 +41,6 @@ class Capacity:
             available = [d["status"].get("availableReplicas", 0) for d in self._kube.list("deployments", NAMESPACE)]
             self.least = min(self.least, *available)
             self._over.wait(0.5)
-
-
-def set_spec(kube: Kube, spec: dict[str, Any]) -> None:
-    """Replace the whole spec."""
-    patch = [{"op": "replace", "path": "/spec", "value": spec}]
-    kube.run("patch", "nova", "novacore", "-n", NAMESPACE, "--type=json", "-p", json.dumps(patch))
-
-
-def merged(spec: Any, change: Any) -> Any:
-    """Return a spec with a change laid over it."""
-    if not isinstance(spec, dict) or not isinstance(change, dict):
-        return change
-    return {**spec, **{key: merged(spec.get(key), value) for key, value in change.items()}}
 
 
 @pytest.fixture(scope="module")
