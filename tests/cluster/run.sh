@@ -10,6 +10,7 @@ bin=$PWD/.tools/bin
 kubeconfig=$PWD/.tools/kubeconfig-$name
 
 python3 -m hack.cluster tools
+python3 -m hack.cluster faketime
 python3 -m hack.cluster up --name "$name" --port "$port" --replace
 python3 -m hack.cluster images
 python3 -m hack.cluster load --name "$name"
