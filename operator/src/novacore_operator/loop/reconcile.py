@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,14 +19,14 @@ from novacore_operator.loop.preview import look, outline
 from novacore_operator.loop.store import Key, Store
 from novacore_operator.observe.observer import Observer
 from novacore_operator.observe.traffic import LOOK_S
-from novacore_operator.plan import Plan, Verb, difference, plan, setting_of
+from novacore_operator.plan import Plan, Verb, Why, difference, plan, setting_of
 from novacore_operator.policies import Finding, first
 from novacore_operator.policies.admission import MAY_ACT
 from novacore_operator.preview import Preview
 from novacore_operator.reasons import Reason
 from novacore_operator.rotation import mint
 from novacore_operator.rotation.adopt import adopt
-from novacore_operator.state import Material, Nova, Observed
+from novacore_operator.state import Material, Nova, Observed, Ref
 from novacore_operator.status import View, compute, condition_of
 from novacore_operator.telemetry import Log, Metrics, context
 
@@ -60,7 +60,17 @@ class Because:
 class Reconciler:
     """What one turn needs."""
 
-    def __init__(self, kube: Kube, observer: Observer, store: Store, metrics: Metrics, *, identity: str) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        observer: Observer,
+        store: Store,
+        metrics: Metrics,
+        *,
+        identity: str,
+        gone: Callable[[Key], None] = lambda _: None,
+    ) -> None:
+        self._gone = gone
         self._kube = kube
         self._observer = observer
         self._store = store
@@ -145,6 +155,8 @@ class Reconciler:
                 intended, adopted = self._intend(acting, seen, found, returning=False)
         except Blocked as error:
             return await self._blocked(nova, seen, Finding(error.reason, error.message))
+        if any(action.why is Why.MISSING for action in intended.actions) and not await self._still_there(nova):
+            return Turn(again_s=None)
         applied = await carry_out(
             self._kube,
             self._observer,
@@ -165,6 +177,16 @@ class Reconciler:
         looking = any(finding.reason is Reason.CANARY_RUNNING for finding in intended.held.values())
         again_s = because.again_s or (LOOK_S if looking else None)
         return _ending(applied, nova, again_s, now=datetime.now(UTC))
+
+    async def _still_there(self, nova: Nova) -> bool:
+        """Ask whether the resource exists, before anything is made for it: its end may have passed us by (CENSUS-1)."""
+        body = await self._kube.find(Ref(KIND, nova.namespace, nova.name))
+        if body is not None and body["metadata"]["uid"] == nova.uid:
+            return True
+        log.info("resource_is_gone")
+        if self._store.drop(nova.key, nova.uid):
+            self._gone(nova.key)
+        return False
 
     def _intend(self, acting: Nova, seen: Observed, found: Material, *, returning: bool) -> tuple[Plan, set[str]]:
         """Complete the material and plan. Returns the plan, and the Secrets of which foreign entries were taken."""
@@ -277,9 +299,11 @@ class Reconciler:
         }
         before = condition_of(current.status, "Ready")
         try:
-            self._store.put(await self._kube.apply(body, force=True, subresource="status"))
+            stored = await self._kube.apply(body, force=True, subresource="status")
         except NotFound:
             return  # deleted meanwhile
+        if self._store.get(nova.key) is not None:  # else deleted right after: it must not come back
+            self._store.put(stored)
         log.info("status_written", ready=ready["status"], reason=ready["reason"], services=status.get("services"))
         if (before.get("status"), before.get("reason")) != (ready["status"], ready["reason"]):
             await self._tell(nova, Reason(ready["reason"]), ready["message"], warning=_is_bad(ready))

@@ -1,6 +1,7 @@
-"""Everything that runs beside kopf: caches, Lease, queue, workers, the probes' listener.
+"""Everything that runs beside kopf: caches, Lease, queue, workers, the watchdog, the probes' listener.
 
 Workers begin when the caches are full and the Lease is held; a process without the Lease keeps warm caches and waits.
+Invariant WATCHDOG-1: a process with a watch that was silent for longer than any watch can be ends, and is restarted.
 """
 
 from __future__ import annotations
@@ -9,21 +10,22 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from novacore_operator.api import KIND
-from novacore_operator.errors import Retry
+from novacore_operator.errors import Fatal
 from novacore_operator.kube import Kube
+from novacore_operator.loop.census import Census
 from novacore_operator.loop.lease import Lease
 from novacore_operator.loop.queue import Queue, Urgency
 from novacore_operator.loop.reconcile import RESYNC_S, Reconciler
 from novacore_operator.loop.store import Store
 from novacore_operator.observe.observer import Observer
 from novacore_operator.observe.traffic import Traffic, read
-from novacore_operator.state import Live, Manifest
+from novacore_operator.reasons import Reason
+from novacore_operator.state import Live
 from novacore_operator.telemetry import Log, Metrics
 
 log = Log(__name__)
@@ -31,7 +33,9 @@ log = Log(__name__)
 WORKERS = 4
 DRAIN_S = 10.0
 TURN_POLL_S = 0.05
-LIST_PAUSE_S = 1.0
+WATCHDOG_EACH_S = 10.0
+SILENT_S = 200.0
+"""Twice as long as a connection may be silent (`kube.SILENCE_S`): it is the watch that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +66,20 @@ class Runner:
             traffic=Traffic(read),
         )
         self._lease = Lease(kube, metrics, namespace=options.operator_namespace, identity=options.identity)
-        self._reconciler = Reconciler(kube, self._observer, self._store, metrics, identity=options.identity)
+        self.census = Census(
+            kube,
+            self._store,
+            namespaces=options.namespaces,
+            changed=lambda key: self._queue.add(key, Urgency.EDIT),
+            gone=self._gone,
+        )
+        self._reconciler = Reconciler(
+            kube, self._observer, self._store, metrics, identity=options.identity, gone=self._gone
+        )
         self._stopping = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         self._synced = False
         kube.guard = self._lease.check
-
-    def resource_event(self, kind: str | None, body: dict[str, Any]) -> None:
-        """Take in an event of kopf's watch. `kind` is None for what was there when the watch began."""
-        metadata = body["metadata"]
-        key = (metadata["namespace"], metadata["name"])
-        if kind == "DELETED":
-            if self._store.drop(key, metadata["uid"]):
-                self._gone(key)
-        elif self._store.put(body):
-            self._queue.add(key, Urgency.EDIT)
 
     def _gone(self, key: tuple[str, str]) -> None:
         self._queue.forget(key)
@@ -97,42 +100,24 @@ class Runner:
 
     async def run(self, tasks: asyncio.TaskGroup) -> None:
         """Start everything; return when the workers run."""
-        tasks.create_task(self._listen(), name="probes")
         self._observer.start(tasks)
+        tasks.create_task(self._watchdog(), name="watchdog")
         await self._observer.synced()
-        await self._list_resources()
+        await self.census.take()  # at once: which of two resources is older must be known before either is acted upon
+        tasks.create_task(self.census.run(), name="census")
         self._synced = True
         log.info("caches_full", resources=len(self._store.keys()))
         tasks.create_task(self._lease.run(), name="lease")
         await self._lease.held.wait()
         self._workers = [tasks.create_task(self._work(), name=f"worker {n}") for n in range(WORKERS)]
 
-    async def _list_resources(self) -> None:
-        """Fill the store at once: which of two resources is older must be known before either is acted upon."""
-        for namespace in self._options.namespaces or (None,):
-            for body in await self._listed(namespace):
-                self.resource_event(None, body)
-
-    async def relist(self) -> None:
-        """Take out what was deleted while nobody watched, and take in what changed."""
-        before, present = set(self._store.keys()), set()  # before: what comes while we ask is not gone
-        for namespace in self._options.namespaces or (None,):
-            for body in await self._listed(namespace):
-                present.add((body["metadata"]["namespace"], body["metadata"]["name"]))
-                self.resource_event(None, body)
-        for key in before - present:
-            known = self._store.get(key)
-            if known is not None and self._store.drop(key, known.uid):
-                self._gone(key)
-
-    async def _listed(self, namespace: str | None) -> list[Manifest]:
-        """Return the resources; what passes by itself is waited out, as the caches do."""
+    async def _watchdog(self) -> None:
+        """Raise Fatal when a watch is silent for too long (WATCHDOG-1)."""
         while True:
-            try:
-                return (await self._kube.list(KIND, namespace=namespace))[0]
-            except Retry as error:
-                log.warning("list_failed", reason=error.message)
-                await asyncio.sleep(LIST_PAUSE_S)
+            await asyncio.sleep(WATCHDOG_EACH_S)
+            silent_s = time.monotonic() - self._observer.alive_at()
+            if silent_s > SILENT_S:
+                raise Fatal(Reason.INTERNAL_ERROR, f"a watch has been silent for {silent_s:.0f} s")
 
     async def stop(self) -> None:
         """Let running turns end, then give the Lease up. Only then may kopf be stopped: its end cancels every task."""
@@ -159,7 +144,8 @@ class Runner:
 
     # --- probes -------------------------------------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
+        """Serve /livez, /readyz and /metrics for ever."""
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)

@@ -19,15 +19,19 @@ class Store:
 
     def __init__(self) -> None:
         self._novas: dict[Key, Nova] = {}
+        self._names: dict[str, set[str]] = {}  # by namespace
         self._invalid: dict[Key, Finding] = {}
 
     def put(self, body: dict[str, Any]) -> bool:
-        """Take in a resource; return whether its spec (its generation) is new. An older version changes nothing."""
+        """Take in a resource; return whether its spec (its generation) is new. An older version changes nothing.
+
+        Not even one of a namesake that is gone: kopf hands the events of two uids over in any order.
+        """
         metadata = body["metadata"]
         key = (metadata["namespace"], metadata["name"])
         before = self._novas.get(key)
         version = int(metadata["resourceVersion"])
-        if before is not None and before.uid == metadata["uid"] and before.version >= version:
+        if before is not None and before.version >= version:
             return False
         self._invalid.pop(key, None)
         try:
@@ -43,6 +47,7 @@ class Store:
             raw = body.get("spec") or {}
             mode = "Plan" if raw.get("mode") == "Plan" else "Apply"
             spec = Spec(version="0.0.0", mode=mode, paused=raw.get("paused") is True)
+        self._names.setdefault(key[0], set()).add(key[1])
         self._novas[key] = Nova(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -59,6 +64,9 @@ class Store:
         """Take out a deleted resource; return whether it was there."""
         if key in self._novas and self._novas[key].uid == uid:
             del self._novas[key]
+            self._names[key[0]].discard(key[1])
+            if not self._names[key[0]]:
+                del self._names[key[0]]
             self._invalid.pop(key, None)
             return True
         return False
@@ -73,7 +81,9 @@ class Store:
 
     def keys(self, namespace: str | None = None) -> list[Key]:
         """Return the keys, of one namespace or of all."""
-        return [key for key in self._novas if namespace in (None, key[0])]
+        if namespace is None:
+            return list(self._novas)
+        return [(namespace, name) for name in sorted(self._names.get(namespace, ()))]
 
     def siblings(self, nova: Nova) -> tuple[tuple[str, str], ...]:
         """Return age and name of the namespace's other resources."""

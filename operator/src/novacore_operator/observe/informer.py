@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 
 from novacore_operator.errors import NovaError
 from novacore_operator.kube import Gone, Kube
@@ -37,6 +38,7 @@ class Informer:
         changed: Changed,
         labels: str | None = None,
         name: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
         self._metrics = metrics
@@ -45,15 +47,22 @@ class Informer:
         self._labels = labels
         self._name = name
         self._changed = changed
-        self._objects: dict[Ref, Live] = {}
+        self._clock = clock
+        self._objects: dict[str, dict[Ref, Live]] = {}  # by namespace
         self._sealed: dict[Ref, Sealed] = {}
         self._foreign: dict[Ref, Sealed] = {}
         self._buried: dict[str, int] = {}
         self.synced = asyncio.Event()
+        self.alive_at = clock()
+        """When it last heard anything, a refusal too: a watch that only waits is heard of each minute (bookmarks)."""
 
-    def objects(self, namespace: str) -> list[Live]:
+    def objects(self, namespace: str) -> Iterable[Live]:
         """Return what is cached of one namespace."""
-        return [live for ref, live in self._objects.items() if ref.namespace == namespace]
+        return self._objects.get(namespace, {}).values()
+
+    def get(self, ref: Ref) -> Live | None:
+        """Return one object, or None."""
+        return self._objects.get(ref.namespace, {}).get(ref)
 
     def sealed(self, ref: Ref) -> Sealed | None:
         """Return a Secret's entries that are ours, or None."""
@@ -66,12 +75,12 @@ class Informer:
     def saw(self, body: Manifest) -> None:
         """Take in an object, from the watch or as the answer to our own write (INF-1)."""
         live = project(self._kind, body)
-        before = self._objects.get(live.ref)
+        before = self.get(live.ref)
         if before is not None and before.uid == live.uid and before.version >= live.version:
             return
         if self._buried.get(live.uid, -1) >= live.version:
             return
-        self._objects[live.ref] = live
+        self._objects.setdefault(live.ref.namespace, {})[live.ref] = live
         if self._kind == "Secret":
             self._sealed[live.ref] = owned_data(body)
             self._foreign[live.ref] = foreign_data(body)
@@ -79,11 +88,13 @@ class Informer:
 
     def lost(self, ref: Ref, uid: str, version: int) -> None:
         """Take out an object that was deleted; a namesake made meanwhile stays."""
-        before = self._objects.get(ref)
+        before = self.get(ref)
         if before is None or before.uid != uid:
             return
         self._buried = {uid: version}  # one is enough: stale events come right after
-        del self._objects[ref]
+        del self._objects[ref.namespace][ref]
+        if not self._objects[ref.namespace]:
+            del self._objects[ref.namespace]
         self._sealed.pop(ref, None)
         self._foreign.pop(ref, None)
         self._changed(ref.namespace, before, None)
@@ -99,30 +110,38 @@ class Informer:
                 while True:
                     version = await self._watch(version)
             except Gone:
+                self.alive_at = self._clock()
                 self._metrics.count("watch_restarts_total", kind=self._kind)
             except NovaError as error:
+                self.alive_at = self._clock()
                 self._metrics.count("watch_errors_total", kind=self._kind)
                 log.warning("watch_failed", kind=self._kind, name=self._name, reason=error.message)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 pause = min(pause * 2, PAUSE_S[1])
 
     async def _relist(self) -> str:
-        items, version = await self._kube.list(
+        """List page by page, so that the bodies of all installations are never in memory at once."""
+        present: set[Ref] = set()
+        listed = ""
+        async for items, version in self._kube.pages(
             self._kind, namespace=self._namespace, labels=self._labels, name=self._name
-        )
-        for body in items:
-            self.saw(body)
-        present = {Ref(self._kind, item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
-        for ref, live in list(self._objects.items()):
-            if ref not in present and live.version <= int(version):
-                self.lost(ref, live.uid, int(version))
-        return version
+        ):
+            self.alive_at, listed = self._clock(), version
+            for body in items:
+                self.saw(body)
+                present.add(Ref(self._kind, body["metadata"]["namespace"], body["metadata"]["name"]))
+        absent = [live for kept in self._objects.values() for ref, live in kept.items() if ref not in present]
+        for live in absent:
+            if live.version <= int(listed):
+                self.lost(live.ref, live.uid, int(listed))
+        return listed
 
     async def _watch(self, version: str) -> str:
         """Follow one watch to its end; return where to go on."""
         async for kind, body in self._kube.watch(
             self._kind, namespace=self._namespace, since=version, labels=self._labels, name=self._name
         ):
+            self.alive_at = self._clock()
             version = body["metadata"]["resourceVersion"]
             if kind == "DELETED":
                 metadata = body["metadata"]
@@ -130,4 +149,5 @@ class Informer:
                 self.lost(ref, metadata["uid"], int(version))
             elif kind != "BOOKMARK":
                 self.saw(body)
+        self.alive_at = self._clock()
         return version

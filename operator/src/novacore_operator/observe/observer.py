@@ -53,7 +53,7 @@ class Observer:
         self._traffic = traffic  # None: nobody looks at what canaries serve
         self._operator_namespace = operator_namespace
         self._material: dict[str, dict[str, dict[str, bytes]]] = {}
-        self._normal: dict[Ref, tuple[str, str]] = {}
+        self._normal: dict[str, dict[Ref, tuple[str, str]]] = {}  # by namespace
         self._informers: list[tuple[str, str | None, Informer]] = []
         self._root_informers: list[tuple[str | None, Informer]] = []
         selector = f"{LABEL_MANAGED_BY}={MANAGER}"
@@ -73,8 +73,16 @@ class Observer:
 
         for namespace in everywhere:  # by label in cluster mode; by name where RBAC grants single names
             root = None if namespace is None else names.root_secret(namespace)
-            only = {"labels": selector} if root is None else {"name": root}
-            informer = Informer(kube, metrics, "Secret", namespace=operator_namespace, changed=root_changed, **only)
+            labels = selector if root is None else None
+            informer = Informer(
+                kube,
+                metrics,
+                "Secret",
+                namespace=operator_namespace,
+                changed=root_changed,
+                labels=labels,
+                name=root,
+            )
             self._root_informers.append((root, informer))
 
     def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
@@ -86,8 +94,15 @@ class Observer:
 
     async def synced(self) -> None:
         """Return when every cache has been filled once."""
-        for informer in (*(one for _, _, one in self._informers), *(one for _, one in self._root_informers)):
+        for informer in self._all():
             await informer.synced.wait()
+
+    def alive_at(self) -> float:
+        """Return when the watch that has been silent for longest was heard last."""
+        return min(informer.alive_at for informer in self._all())
+
+    def _all(self) -> tuple[Informer, ...]:
+        return (*(one for _, _, one in self._informers), *(one for _, one in self._root_informers))
 
     def saw(self, body: Manifest, *, hashed: str | None = None, wanted: str | None = None) -> None:
         """Take in the answer to our own write, and what form the API server gave the values (OWN-1)."""
@@ -95,9 +110,9 @@ class Observer:
         live = project(ref.kind, body)
         if hashed is not None and wanted is not None:
             if live.owned != wanted:
-                self._normal[ref] = (hashed, live.owned)
+                self._normal.setdefault(ref.namespace, {})[ref] = (hashed, live.owned)
             else:
-                self._normal.pop(ref, None)
+                self._normal.get(ref.namespace, {}).pop(ref, None)
         for kind, name, informer in self._informers:
             if kind == ref.kind and name in (None, ref.name):
                 informer.saw(body)
@@ -120,7 +135,7 @@ class Observer:
         self._material.pop(namespace, None)
         if self._traffic is not None:
             self._traffic.forget(namespace)
-        self._normal = {ref: value for ref, value in self._normal.items() if ref.namespace != namespace}
+        self._normal.pop(namespace, None)
 
     async def observe(self, nova: Nova, siblings: tuple[tuple[str, str], ...]) -> tuple[Observed, Material]:
         """Return the picture, and the material as found: in the cluster, else in memory."""
@@ -155,7 +170,7 @@ class Observer:
             siblings=siblings,
             referenced=referenced,
             operator_namespace=self._operator_namespace,
-            normal=dict(self._normal),
+            normal=dict(self._normal.get(nova.namespace, {})),
             trials=await self._traffic.trials(nova.namespace, objects, pods) if self._traffic is not None else {},
             foreign={name: sealed for name, sealed in foreign.items() if name not in remembered},
         )
@@ -173,7 +188,9 @@ class Observer:
         for _, informer in self._root_informers:
             sealed = informer.sealed(ref)
             if sealed is not None:
-                objects.update({live.ref: live for live in informer.objects(ref.namespace) if live.ref == ref})
+                live = informer.get(ref)
+                if live is not None:
+                    objects[ref] = live
                 material[ref.name] = dict(sealed.reveal())
                 others = informer.foreign(ref)
                 foreign[ref.name] = others if others is not None else Sealed({})

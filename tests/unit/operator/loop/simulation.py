@@ -54,6 +54,7 @@ class Simulation:
         self.refuse: dict[str, NovaError] = {}  # kind -> error of its next applies
         self.writes: list[str] = []
         self.events: list[str] = []
+        self.deleted = False  # the resource, and nobody was told
         self.generation = 0
         self.version = 1000
         self.status: dict[str, Any] = {}
@@ -190,6 +191,10 @@ class Simulation:
 
     def _contested(self, body: Manifest) -> list[str]:
         return [path for path in self.rivals[body["metadata"]["name"]] if without(body, [path]) != body]
+
+    async def find(self, _: Ref) -> Manifest | None:
+        """Return the resource."""
+        return None if self.deleted else {"metadata": {"uid": UID}}
 
     async def delete(self, ref: Ref, *, uid: str) -> bool:
         """Delete an object."""

@@ -1,8 +1,10 @@
-"""A turn that finds a Secret of the data unusable says so and writes nothing else."""
+"""Turns that must not write: over a Secret of the data that is unusable, and for a resource that is gone."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import pytest
 
 from novacore_operator.loop.reconcile import BLOCKED_S, Reconciler
 from novacore_operator.loop.store import Store
@@ -10,6 +12,7 @@ from novacore_operator.reasons import Reason
 from novacore_operator.state import Manifest, Nova, Observed, Sealed, names
 from novacore_operator.status import condition_of
 from novacore_operator.telemetry import Metrics
+from tests.unit.operator.loop.simulation import KEY, Simulation
 from tests.unit.operator.make import make_material, make_nova
 
 
@@ -42,3 +45,16 @@ async def test_an_unusable_admin_password_is_told_and_not_overwritten() -> None:
     assert (turn.failed, turn.again_s) == (False, BLOCKED_S)
     assert [body["kind"] for body in applied] == ["NovaCoreDeployment"]
     assert condition_of(applied[0]["status"], "Ready")["reason"] == Reason.SECRET_MALFORMED
+
+
+@pytest.mark.invariant("CENSUS-1")
+async def test_nothing_is_made_again_for_a_resource_whose_end_nobody_told() -> None:
+    installed = Simulation()
+    await installed.run()
+    installed.world.objects.clear()  # the garbage collector was there
+    installed.deleted = True
+    installed.writes.clear()
+    turn = await installed.turn()
+    assert (turn.failed, turn.again_s) == (False, None)
+    assert installed.writes == []
+    assert installed.store.get(KEY) is None

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from novacore_operator.errors import Fatal
 from novacore_operator.kube import Kube
+from novacore_operator.loop import runner as module
 from novacore_operator.loop.queue import Urgency
 from novacore_operator.loop.runner import WORKERS, Options, Runner
 from novacore_operator.telemetry import Metrics
@@ -47,3 +51,24 @@ async def test_an_idle_process_gives_the_lease_up_at_once() -> None:
 
 async def test_a_running_turn_ends_before_the_lease_is_given_up() -> None:
     assert await _released_in(busy=True) == ["turn ended", "released"]
+
+
+class Watches:
+    """Watches of which the quietest was heard this long ago."""
+
+    def __init__(self, *ago_s: float) -> None:
+        self.ago_s = list(ago_s)
+
+    def alive_at(self) -> float:
+        return module.time.monotonic() - self.ago_s.pop(0)
+
+
+@pytest.mark.invariant("WATCHDOG-1")
+async def test_a_watch_that_is_silent_for_too_long_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WATCHDOG_EACH_S", 0.0)
+    made = Runner(Kube(None, Metrics()), Metrics(), Options((), "ops", "me"))
+    watches = Watches(1.0, 150.0, module.SILENT_S + 1)
+    made._observer = watches  # type: ignore[assignment]
+    with pytest.raises(Fatal, match="silent"):
+        await made._watchdog()
+    assert watches.ago_s == []

@@ -32,12 +32,15 @@ class Script:
         self.lists, self.watches, self.gets = lists, watches, 0
         self.secrets: dict[str, Manifest] = {}
 
-    async def list(self, *_: Any, **__: Any) -> Any:
-        """Return the next list, or raise it."""
+    async def pages(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+        """Yield the next list object by object, or raise it."""
         answer = self.lists.pop(0) if self.lists else Retry(Reason.API_UNAVAILABLE, "away")
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        items, version = answer
+        for item in items:
+            yield [item], version
+        yield [], version
 
     async def watch(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
         """Yield the next watch's events."""
@@ -96,7 +99,7 @@ def test_a_deleted_object_does_not_rise_from_a_stale_event() -> None:
     made.saw(body(version=5))
     made.lost(Ref("ConfigMap", "test", "x"), "u", 6)
     made.saw(body(version=5))
-    assert made.objects("test") == []
+    assert list(made.objects("test")) == []
 
 
 def test_a_namesake_made_meanwhile_stays() -> None:
@@ -124,6 +127,41 @@ async def test_a_watch_brings_additions_and_deletions() -> None:
     running = asyncio.ensure_future(made.run())
     await changes.until(lambda: [live.ref.name for live in made.objects("test")] == ["b"])
     running.cancel()
+
+
+@pytest.mark.invariant("WATCHDOG-1")
+async def test_a_watch_is_alive_as_long_as_it_hears_anything_at_all() -> None:
+    """A bookmark, a refusal, a list: each is a word. Nothing is none."""
+    now = [0.0]
+    gone = Gone(Reason.API_UNAVAILABLE, "410")
+    script = Script([([], "2"), ([], "9")], [[("BOOKMARK", body(version=3)), gone], []])
+    made = Informer(
+        cast("Kube", script), Metrics(), "ConfigMap", namespace="test", changed=lambda *_: None, clock=lambda: now[0]
+    )
+    heard = []
+    pages, watch = script.pages, script.watch
+
+    async def timed_pages(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        now[0] += 1
+        async for page in pages():
+            yield page
+        heard.append(made.alive_at)
+
+    async def timed_watch(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        async for event in watch():
+            now[0] += 1
+            yield event
+            heard.append(made.alive_at)
+
+    script.pages, script.watch = timed_pages, timed_watch  # type: ignore[method-assign]
+    running = asyncio.ensure_future(made.run())
+    async with asyncio.timeout(5):
+        while len(heard) < 3:
+            await asyncio.sleep(0)
+    running.cancel()
+    assert heard == [1.0, 2.0, 3.0]
+    now[0] = 500.0
+    assert made.alive_at == 3.0
 
 
 # --- memory of Secrets ------------------------------------------------------------------------------------------------
