@@ -115,6 +115,12 @@ soak-plan: $(UV) ## 10,000 random spec changes planned and applied, figures unde
 	@$(CLUSTER) tools --only control-plane
 	@$(RUN) python -m tests.api.plansoak --cases $(or $(CASES),10000) --seed $(or $(SEED),1)
 
+.PHONY: bench-scale
+bench-scale: $(UV) ## The operator with 1,000 installations: memory, reaction, drift, writes; gated by loadtest/ranges (N=1000)
+	@$(CLUSTER) tools
+	@$(CLUSTER) tools --only control-plane
+	@$(RUN) python -m tests.api.scale --installations $(or $(N),1000)
+
 .PHONY: test-cluster
 test-cluster: $(UV) ## The platform on a real cluster of its own (kept between runs; K= selects)
 	@bash tests/cluster/run.sh $(if $(K),-k "$(K)")

@@ -11,11 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import pytest
 
-from tests.kit.auditlog import WRITE_VERBS, Request
+from tests.kit.auditlog import WRITE_VERBS, Request, seconds
 from tests.kit.bench import Bench, bench
 from tests.kit.controlplane import groups_of, service_account
 from tests.kit.nova import NAME, await_ready, nova
@@ -118,24 +117,22 @@ def taken_over(pair: Pair, before: OperatorProcess, mark: int, *, within_s: floa
     """Wait for the other's first write; return its time."""
     after = pair.other(before)
     until(lambda: pair.writes(after, mark), within_s=within_s, what=f"{after.name} writes", report=after.report)
-    return _seconds(pair.writes(after, mark)[0])
+    return seconds(pair.writes(after, mark)[0].at)
 
 
 def overlaps(pair: Pair, before: OperatorProcess, mark: int) -> list[str]:
     """Return what the old holder asked to be written after the new one took the Lease."""
     after = pair.other(before)
     took = min(
-        _seconds(request)
+        seconds(request.at)
         for request in pair.ground.audit.requests(user=after.user, since=mark)
         if request.resource == "leases" and request.verb in WRITE_VERBS and request.code in (200, 201)
     )
     return [
-        f"{write} at +{_seconds(write) - took:.3f} s" for write in pair.writes(before, mark) if _seconds(write) > took
+        f"{write} at +{seconds(write.at) - took:.3f} s"
+        for write in pair.writes(before, mark)
+        if seconds(write.at) > took
     ]
-
-
-def _seconds(request: Request) -> float:
-    return datetime.fromisoformat(request.at).timestamp()
 
 
 @pytest.mark.invariant("LEASE-4")

@@ -111,6 +111,11 @@ class Api:
         answer = self._ask("GET", _path(kind, namespace), {"labelSelector": selector} if selector else {})
         return [{"apiVersion": RESOURCES[kind].api_version, "kind": kind, **item} for item in answer["items"] or ()]
 
+    def count(self, kind: str) -> int:
+        """Return how many objects of a kind there are, in all namespaces."""
+        answer = self._ask("GET", _path(kind), {"limit": 1})
+        return len(answer["items"]) + int(answer["metadata"].get("remainingItemCount", 0))
+
     def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Create an object under strict field validation."""
         metadata = manifest["metadata"]

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +28,7 @@ class Request:
     at: str  # when it was received, RFC 3339 with microseconds
     agent: str = ""
     uri: str = ""
+    until: str = ""  # when it was answered
 
     @property
     def is_write(self) -> bool:
@@ -46,6 +48,11 @@ class Request:
     def __str__(self) -> str:
         """As a person would say it."""
         return f"{self.verb} {self.resource} {self.namespace}/{self.name}: {self.code}"
+
+
+def seconds(stamp: str) -> float:
+    """Return one of the log's times in seconds."""
+    return datetime.fromisoformat(stamp).timestamp()
 
 
 class AuditLog:
@@ -126,4 +133,5 @@ def _request(entry: dict[str, Any]) -> Request:
         at=entry["requestReceivedTimestamp"],
         agent=entry.get("userAgent", ""),
         uri=entry.get("requestURI", ""),
+        until=entry["stageTimestamp"],
     )

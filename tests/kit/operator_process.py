@@ -70,7 +70,13 @@ class OperatorProcess:
     """One operator. `namespaces` empty: the whole cluster."""
 
     def __init__(
-        self, plane: ControlPlane, *, name: str = "operator", namespace: str = SYSTEM, namespaces: Sequence[str] = ()
+        self,
+        plane: ControlPlane,
+        *,
+        name: str = "operator",
+        namespace: str = SYSTEM,
+        namespaces: Sequence[str] = (),
+        options: Sequence[str] = (),
     ) -> None:
         self.user = service_account(namespace, NAME)
         self.name = name
@@ -79,15 +85,15 @@ class OperatorProcess:
         env = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
         env |= {"KUBECONFIG": str(config), "POD_NAME": name, "POD_NAMESPACE": namespace}
         command = [sys.executable, "-m", "novacore_operator", "run", f"--port={self._port}"]
-        command += [f"--namespace={item}" for item in namespaces]
+        command += [*(f"--namespace={item}" for item in namespaces), *options]
         self.child = Child(name, command, log=plane.folder / f"{name}.log", env=env)
         self._from = 0
 
-    def start(self, *, leads: bool = True) -> None:
+    def start(self, *, leads: bool = True, within_s: float = START_S) -> None:
         """Start it, and wait until its caches are full and, unless told otherwise, it holds the Lease."""
         self._from = self.log.stat().st_size if self.log.exists() else 0
         self.child.start()
-        self._until(self.ready, "the operator's caches are full", START_S)
+        self._until(self.ready, "the operator's caches are full", within_s)
         if leads:
             self._until(lambda: self.said("lease_acquired"), "the operator holds the Lease", TAKE_OVER_S)
 
@@ -145,6 +151,17 @@ class OperatorProcess:
             if series.partition("{")[0] == name and all(f'{key}="{text}"' in series for key, text in labels.items()):
                 total += float(value)
         return total
+
+    def memory_mib(self, what: str = "VmRSS") -> float:
+        """Return its resident memory, or with `VmHWM` the most that it ever was."""
+        text = Path(f"/proc/{self.child.pid}/status").read_text()
+        line = next(line for line in text.splitlines() if line.startswith(f"{what}:"))
+        return int(line.split()[1]) / 1024
+
+    def cpu_s(self) -> float:
+        """Return the processor time that it has used."""
+        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _page(self, path: str) -> str | None:
         try:

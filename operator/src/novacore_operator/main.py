@@ -13,6 +13,7 @@ from typing import Any
 from novacore_contracts.releases import RELEASES
 from novacore_operator.errors import Fatal
 from novacore_operator.kube import Kube, wait_until_served
+from novacore_operator.loop.reconcile import RESYNC_S
 from novacore_operator.loop.runner import Options, Runner
 from novacore_operator.telemetry import VERSION as OPERATOR_VERSION
 from novacore_operator.telemetry import Log, Metrics, configure
@@ -76,6 +77,13 @@ def parser() -> argparse.ArgumentParser:
         help="watch this namespace only (repeatable); without it the whole cluster",
     )
     run.add_argument("--port", type=int, default=8080, help="port of /livez, /readyz and /metrics (default 8080)")
+    run.add_argument(
+        "--resync",
+        type=float,
+        default=RESYNC_S,
+        metavar="SECONDS",
+        help="look at each resource at least this often, also when nothing happens (default 600)",
+    )
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     commands.add_parser("version", help="print the operator's version and the releases it knows")
     return result
@@ -94,6 +102,7 @@ def main() -> None:
         operator_namespace=os.environ.get("POD_NAMESPACE", "novacore-system"),
         identity=f"{pod}_{uuid.uuid4().hex[:8]}",
         port=arguments.port,
+        resync_s=arguments.resync,
     )
     log.info("starting", namespaces=list(options.namespaces) or "all", identity=options.identity)
     try:

@@ -200,7 +200,8 @@ def difference(ref: Ref, manifest: Manifest, seen: Observed) -> Why | None:
     if live is None:
         return Why.MISSING
     hashed = manifest["metadata"]["annotations"][ANNOTATION_DESIRED]
-    if live.owned == fingerprint(manifest):
+    if live.proven == hashed or live.owned == fingerprint(manifest):
+        live.prove(hashed)
         return None if live.desired == hashed else Why.CHANGED
     if seen.normal.get(ref) == (hashed, live.owned):
         return None  # the API server keeps these values in another form (OWN-1)

@@ -185,8 +185,14 @@ def test_secrets_are_granted_by_name_outside_the_operators_own_namespace(operato
 
 
 def test_a_disruption_budget_exists_only_over_several_pods(operator: Render) -> None:
-    assert not of_kind(operator(), "PodDisruptionBudget")
+    assert not of_kind(operator({"replicaCount": 1}), "PodDisruptionBudget")
     assert of_kind(operator({"replicaCount": 2}), "PodDisruptionBudget")
+
+
+def test_by_default_a_second_pod_stands_by_and_one_of_the_two_stays(operator: Render) -> None:
+    manifests = operator()
+    assert one(manifests, "Deployment")["spec"]["replicas"] == 2
+    assert one(manifests, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
 
 
 def test_the_network_policy_lets_the_operator_reach_the_internal_port(operator: Render) -> None:

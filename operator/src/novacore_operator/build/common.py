@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from novacore_operator.api import API_VERSION, KIND
@@ -78,6 +79,7 @@ TENS: dict[str, Decimal] = {
 }
 
 
+@lru_cache(maxsize=1024)
 def amount(quantity: str) -> Decimal:
     """Return a quantity as a number (cores or bytes)."""
     for suffix, power in POWERS.items():
@@ -87,6 +89,7 @@ def amount(quantity: str) -> Decimal:
     return Decimal(quantity.removesuffix(suffix)) * TENS[suffix]
 
 
+@lru_cache(maxsize=1024)
 def canonical(quantity: str) -> str:
     """Return a quantity as the API server writes it back: the largest suffix that needs no fraction.
 

@@ -6,8 +6,8 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from novacore_operator import releases
@@ -57,6 +57,24 @@ class Because:
     again_s: float | None = None
 
 
+PROVEN_FOR = timedelta(hours=1)
+"""Certificates grow old: they are looked at again after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Completed:
+    """Material as it was completed."""
+
+    setting: mint.Setting
+    material: Material = field(repr=False)
+    at: datetime
+
+    def of(self, setting: mint.Setting, kept: Material, now: datetime) -> bool:
+        """Return whether completing `kept` again would change nothing."""
+        fresh = timedelta(0) <= now - self.at < PROVEN_FOR
+        return fresh and setting == self.setting and kept == self.material
+
+
 class Reconciler:
     """What one turn needs."""
 
@@ -78,6 +96,7 @@ class Reconciler:
         self._identity = identity
         self._fights: dict[str, Fights] = {}  # by uid of the resource
         self._told: dict[tuple[str, str, str], float] = {}
+        self._completed: dict[str, _Completed] = {}  # by namespace
 
     async def turn(self, key: Key) -> Turn:
         """Bring one resource a step nearer, and say in its status how far it is. Fatal alone leaves."""
@@ -193,12 +212,26 @@ class Reconciler:
         setting = setting_of(acting, seen)
         kept = adopt(found, seen.foreign, setting)
         adopted = {name for name, data in kept.items() if data != found.get(name, {})}
-        material = mint.complete(kept, setting, now=datetime.now(UTC), entropy=secrets.token_bytes)
+        material = self._complete(kept, setting)
         self._observer.remember(acting.namespace, material)
         left = self._fights_of(acting).lost()
         canaries = not returning and releases.canaries_wanted(acting, seen)
         intended = plan(acting, seen, material, returning=returning, canaries=canaries, left=left)
         return replace(intended, actions=(*intended.actions, *releases.repairs(acting, seen))), adopted
+
+    def _complete(self, kept: Material, setting: mint.Setting) -> Material:
+        """Complete the material. What came of it lately is not proven anew in each turn (MINT-1)."""
+        now = datetime.now(UTC)
+        known = self._completed.get(setting.namespace)
+        if known is not None and known.of(setting, kept, now):
+            return known.material
+        material = mint.complete(kept, setting, now=now, entropy=secrets.token_bytes)
+        self._completed[setting.namespace] = _Completed(setting, material, now)
+        return material
+
+    def forget(self, namespace: str) -> None:
+        """Drop what is kept of an installation whose resource is gone."""
+        self._completed.pop(namespace, None)
 
     def _fights_of(self, nova: Nova) -> Fights:
         """Return the memory of conflicts: a new one with each generation."""

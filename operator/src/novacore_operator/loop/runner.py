@@ -46,6 +46,7 @@ class Options:
     operator_namespace: str
     identity: str
     port: int = 8080
+    resync_s: float = RESYNC_S
 
 
 class Runner:
@@ -88,6 +89,7 @@ class Runner:
         others = self._store.keys(key[0])
         if not others:
             self._observer.forget(key[0])
+            self._reconciler.forget(key[0])
         for other in others:
             self._queue.add(other, Urgency.EDIT)  # the namespace is free for it now
         log.info("resource_deleted", cr=f"{key[0]}/{key[1]}")
@@ -139,7 +141,7 @@ class Runner:
             turn = await self._reconciler.turn(key)
             again = turn.again_s
             if again == RESYNC_S:
-                again *= random.uniform(0.8, 1.0)  # noqa: S311 - spread, so that resyncs do not come together
+                again = self._options.resync_s * random.uniform(0.8, 1.0)  # noqa: S311 - spread, so that resyncs do not come together
             self._queue.done(key, failed=turn.failed, again_s=again)
 
     # --- probes -------------------------------------------------------------------------------------------------------

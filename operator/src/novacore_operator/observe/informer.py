@@ -12,6 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from novacore_operator.errors import NovaError
 from novacore_operator.kube import Gone, Kube
@@ -22,6 +23,7 @@ from novacore_operator.telemetry import Log, Metrics
 log = Log(__name__)
 
 PAUSE_S = (0.5, 15.0)
+NOTHING = Sealed({})
 Changed = Callable[[str, Live | None, Live | None], None]
 
 
@@ -80,11 +82,20 @@ class Informer:
             return
         if self._buried.get(live.uid, -1) >= live.version:
             return
+        if before is not None and (before.owned, before.desired) == (live.owned, live.desired):
+            live = replace(live, owned=before.owned, desired=before.desired)  # one string each, not two
+            live.prove(before.proven)
         self._objects.setdefault(live.ref.namespace, {})[live.ref] = live
         if self._kind == "Secret":
-            self._sealed[live.ref] = owned_data(body)
-            self._foreign[live.ref] = foreign_data(body)
+            self._keep(live.ref, body)
         self._changed(live.ref.namespace, before, live)
+
+    def _keep(self, ref: Ref, body: Manifest) -> None:
+        mine, others = owned_data(body), foreign_data(body)
+        before = self._sealed.get(ref)
+        if before is None or before.reveal() != mine.reveal():  # else the bytes stay the ones that memory has too
+            self._sealed[ref] = mine
+        self._foreign[ref] = others if others.reveal() else NOTHING
 
     def lost(self, ref: Ref, uid: str, version: int) -> None:
         """Take out an object that was deleted; a namesake made meanwhile stays."""

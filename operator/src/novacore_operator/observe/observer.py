@@ -52,7 +52,7 @@ class Observer:
         self._kube = kube
         self._traffic = traffic  # None: nobody looks at what canaries serve
         self._operator_namespace = operator_namespace
-        self._material: dict[str, dict[str, dict[str, bytes]]] = {}
+        self._material: dict[str, Material] = {}
         self._normal: dict[str, dict[Ref, tuple[str, str]]] = {}  # by namespace
         self._informers: list[tuple[str, str | None, Informer]] = []
         self._root_informers: list[tuple[str | None, Informer]] = []
@@ -127,8 +127,8 @@ class Observer:
                 informer.lost(ref, uid, 0)
 
     def remember(self, namespace: str, material: Material) -> None:
-        """Keep complete material (OBS-1)."""
-        self._material[namespace] = {name: dict(data) for name, data in material.items()}
+        """Keep complete material (OBS-1). Nobody changes it: it is not copied."""
+        self._material[namespace] = material
 
     def forget(self, namespace: str) -> None:
         """Drop what is kept of an installation whose resource is gone."""

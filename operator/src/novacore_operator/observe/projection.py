@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,19 +32,23 @@ RESTARTS_TOLD = 2
 
 
 def project(kind: str, body: Manifest) -> Live:
-    """Return what is kept of an object. `kind` is given: the items of a list do not name theirs."""
+    """Return what is kept of an object. `kind` is given: the items of a list do not name theirs.
+
+    What many objects have in common (namespace, name, owner) is one string for all: there are 80,000 of them with 1,000
+    installations.
+    """
     metadata = body["metadata"]
     annotations = metadata.get("annotations") or {}
     controller = next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), None)
     return Live(
-        ref=Ref(kind, metadata["namespace"], metadata["name"]),
+        ref=Ref(kind, sys.intern(metadata["namespace"]), sys.intern(metadata["name"])),
         uid=metadata["uid"],
         version=int(metadata["resourceVersion"]),
         generation=int(metadata.get("generation") or 0),
-        owner=controller["uid"] if controller else None,
+        owner=sys.intern(controller["uid"]) if controller else None,
         desired=annotations.get(ANNOTATION_DESIRED),
         owned="" if kind == "Pod" else owned_fingerprint(body),
-        template=annotations.get(ANNOTATION_TEMPLATE),
+        template=sys.intern(template) if (template := annotations.get(ANNOTATION_TEMPLATE)) else None,
         deleting="deletionTimestamp" in metadata,
         facts=_facts(kind, body),
     )

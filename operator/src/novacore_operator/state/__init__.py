@@ -140,6 +140,12 @@ class Live:
     template: str | None = None
     deleting: bool = False
     facts: Facts | None = None
+    proven: str = field(default="", init=False, compare=False, repr=False)
+    """A memo, no fact: the hash of the manifest whose fingerprint was found to be `owned`."""
+
+    def prove(self, hashed: str) -> None:
+        """Remember that `owned` is the fingerprint of the manifest with this hash: it is dear to compute."""
+        object.__setattr__(self, "proven", self.desired if self.desired == hashed else hashed)  # no second string
 
 
 @dataclass(frozen=True, slots=True)

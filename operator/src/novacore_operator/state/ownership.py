@@ -20,11 +20,12 @@ from novacore_operator.state import Manifest
 from novacore_operator.state.names import ANNOTATION_DESIRED, MANAGER
 
 HEX_DIGITS = 20
+_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(value: Any) -> str:
     """Return a short hash of any JSON value; the order of keys does not matter, the order of lists does."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = _encoder.encode(value)
     return hashlib.sha256(text.encode()).hexdigest()[:HEX_DIGITS]
 
 
@@ -36,7 +37,7 @@ def desired_hash(manifest: Manifest) -> str:
 def fingerprint(manifest: Manifest) -> str:
     """Return the hash of the values a manifest asks for, in the form of `owned_fingerprint`.
 
-    Remembered under the annotation, which is a hash of all of the manifest: the same one is asked for in each turn.
+    Remembered for a while under the annotation, which is a hash of all of the manifest: a turn asks for it three times.
     """
     mark = manifest.get("metadata", {}).get("annotations", {}).get(ANNOTATION_DESIRED)
     if mark is None:
@@ -48,7 +49,7 @@ def fingerprint(manifest: Manifest) -> str:
     return _known[mark]
 
 
-KNOWN_MAX = 20_000
+KNOWN_MAX = 2_000
 _known: dict[str, str] = {}
 
 
