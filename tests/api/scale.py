@@ -142,7 +142,7 @@ class Scale:
             namespace = self._draw.choice(self._namespaces)
             service = self._draw.choice(SERVICES).name
             mark = self._ground.audit.position()
-            spec = {"services": {service: {"env": {"TZ": f"Etc/GMT+{number % 12 + 1}-{number}"}}}}
+            spec = {"services": {service: {"env": {"TZ": f"Etc/GMT+{number % 12 + 1}:{number}"}}}}
             self._ground.api.patch("NovaCoreDeployment", NAME, namespace, {"spec": spec}, manager="bench")
             edit = self._edit(mark, namespace)
             write = self._await_write(mark, namespace, lambda _: True)
@@ -266,9 +266,9 @@ def _labelled(number: int) -> Manifest:
 
 DRIFTS: tuple[tuple[str, Callable[[int], Manifest]], ...] = (
     ("ServiceAccount", lambda _: {"automountServiceAccountToken": True}),
-    ("Deployment", lambda number: {"spec": {"minReadySeconds": number + 1}}),
+    ("ServiceAccount", _labelled),
+    ("Deployment", lambda number: {"spec": {"revisionHistoryLimit": number + 11}}),
     ("Deployment", _labelled),
-    ("NetworkPolicy", lambda _: {"spec": {"policyTypes": ["Ingress"]}}),
     ("NetworkPolicy", _labelled),
 )
 

@@ -2,7 +2,8 @@
 
 Invariants: INF-1 a cached object never goes back to an older resourceVersion: a write's own answer is put in at once
 (`saw`), and the stale events that still come are dropped, so no decision rests on a state before our own write.
-INF-2 after 410 or a cut the list is taken anew and what is missing in it is removed.
+INF-2 a watch that is cut goes on from the last version seen; after 410, or when that fails again and again, the list is
+taken anew and what is missing in it is removed.
 Not here: what an event means. `changed(namespace, live_before, live_now)` says only that something did.
 """
 
@@ -23,6 +24,8 @@ from novacore_operator.telemetry import Log, Metrics
 log = Log(__name__)
 
 PAUSE_S = (0.5, 15.0)
+RESUMES_MAX = 3
+"""A watch that was cut goes on where it was; after so many failures in a row the list is taken anew."""
 NOTHING = Sealed({})
 Changed = Callable[[str, Live | None, Live | None], None]
 
@@ -54,6 +57,7 @@ class Informer:
         self._sealed: dict[Ref, Sealed] = {}
         self._foreign: dict[Ref, Sealed] = {}
         self._buried: dict[str, int] = {}
+        self._since = ""  # version to watch from; empty: list
         self.synced = asyncio.Event()
         self.alive_at = clock()
         """When it last heard anything, a refusal too: a watch that only waits is heard of each minute (bookmarks)."""
@@ -112,28 +116,30 @@ class Informer:
 
     async def run(self) -> None:
         """Watch for ever."""
-        pause = PAUSE_S[0]
+        pause, failures = PAUSE_S[0], 0
         while True:
             try:
-                version = await self._relist()
-                pause = PAUSE_S[0]
-                self.synced.set()
+                if not self._since or failures > RESUMES_MAX:
+                    await self._relist()
+                    self.synced.set()
                 while True:
-                    version = await self._watch(version)
+                    await self._watch()
+                    pause, failures = PAUSE_S[0], 0
             except Gone:
-                self.alive_at = self._clock()
+                self.alive_at, self._since = self._clock(), ""
                 self._metrics.count("watch_restarts_total", kind=self._kind)
             except NovaError as error:
-                self.alive_at = self._clock()
+                self.alive_at, failures = self._clock(), failures + 1
                 self._metrics.count("watch_errors_total", kind=self._kind)
                 log.warning("watch_failed", kind=self._kind, name=self._name, reason=error.message)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 pause = min(pause * 2, PAUSE_S[1])
 
-    async def _relist(self) -> str:
+    async def _relist(self) -> None:
         """List page by page, so that the bodies of all installations are never in memory at once."""
         present: set[Ref] = set()
         listed = ""
+        self._since = ""
         async for items, version in self._kube.pages(
             self._kind, namespace=self._namespace, labels=self._labels, name=self._name
         ):
@@ -145,15 +151,15 @@ class Informer:
         for live in absent:
             if live.version <= int(listed):
                 self.lost(live.ref, live.uid, int(listed))
-        return listed
+        self._since = listed
 
-    async def _watch(self, version: str) -> str:
-        """Follow one watch to its end; return where to go on."""
+    async def _watch(self) -> None:
+        """Follow one watch to its end."""
         async for kind, body in self._kube.watch(
-            self._kind, namespace=self._namespace, since=version, labels=self._labels, name=self._name
+            self._kind, namespace=self._namespace, since=self._since, labels=self._labels, name=self._name
         ):
             self.alive_at = self._clock()
-            version = body["metadata"]["resourceVersion"]
+            version = self._since = body["metadata"]["resourceVersion"]
             if kind == "DELETED":
                 metadata = body["metadata"]
                 ref = Ref(self._kind, metadata["namespace"], metadata["name"])
@@ -161,4 +167,3 @@ class Informer:
             elif kind != "BOOKMARK":
                 self.saw(body)
         self.alive_at = self._clock()
-        return version

@@ -10,7 +10,8 @@ import pytest
 
 from novacore_operator.errors import Retry
 from novacore_operator.kube import Gone, Kube
-from novacore_operator.observe.informer import Informer
+from novacore_operator.observe import informer as module
+from novacore_operator.observe.informer import RESUMES_MAX, Informer
 from novacore_operator.observe.observer import Observer
 from novacore_operator.observe.projection import owned_data, project
 from novacore_operator.reasons import Reason
@@ -119,6 +120,36 @@ async def test_after_gone_the_list_is_taken_anew_and_what_is_missing_is_removed(
     await changes.until(lambda: [(live.ref.name, live.version) for live in made.objects("test")] == [("a", 9)])
     assert made.synced.is_set()
     running.cancel()
+
+
+@pytest.mark.parametrize(("cuts", "lists"), [(1, 1), (RESUMES_MAX, 1), (RESUMES_MAX + 1, 2)])
+async def test_a_watch_that_is_cut_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, cuts: int, lists: int) -> None:
+    """INF-2."""
+    monkeypatch.setattr(module, "PAUSE_S", (0.0, 0.0))
+    cut = Retry(Reason.API_UNAVAILABLE, "cut")
+    script = Script(
+        [([body("a", version=1)], "2"), ([body("a", version=1), body("c", version=8, uid="w")], "9")],
+        [
+            [("ADDED", body("b", version=5, uid="v")), cut],
+            *[[cut]] * (cuts - 1),
+            [("ADDED", body("d", version=10, uid="x"))],
+        ],
+    )
+    since: list[str] = []
+    watch = script.watch
+
+    async def noted(*_: Any, **more: Any) -> AsyncIterator[Any]:
+        since.append(more["since"])
+        async for event in watch():
+            yield event
+
+    script.watch = noted  # type: ignore[method-assign]
+    made, changes = informer(script)
+    running = asyncio.ensure_future(made.run())
+    await changes.until(lambda: "d" in {live.ref.name for live in made.objects("test")})
+    running.cancel()
+    assert since == ["2", *["5"] * (cuts - 1), "5" if lists == 1 else "9"]
+    assert len(script.lists) == 2 - lists
 
 
 async def test_a_watch_brings_additions_and_deletions() -> None:
