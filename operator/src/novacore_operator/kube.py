@@ -2,7 +2,8 @@
 
 `kubernetes.aio.dynamic` alone: the typed classes load every model (64 -> 170 MiB). Addresses come from our own table of
 kinds, so there is no discovery and no cache file. Errors leave as the operator's own.
-Invariant KUBE-1: every write first asks the guard whether the Lease is still ours.
+Invariant KUBE-1: every write asks the guard whether the Lease is still ours, before the request is made and again when
+its connection is there: a process may be stopped in between, and wake when another holds the Lease.
 Not here: what to write (plan), what to remember (observe).
 """
 
@@ -14,6 +15,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -36,6 +38,9 @@ from novacore_operator.telemetry import Metrics
 DynamicClient: Any = UntypedDynamicClient
 Resource: Any = UntypedResource
 _untyped: Any = kubernetes.aio.config
+
+_guarded: ContextVar[bool] = ContextVar("guarded", default=False)
+"""Whether the current request is one that only the holder of the Lease may send."""
 
 REQUEST_S = aiohttp.ClientTimeout(total=30, connect=10)
 WATCH_S = 240
@@ -89,7 +94,17 @@ class Kube:
             _untyped.load_incluster_config(client_configuration=configuration)
         else:
             await _untyped.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
-        return cls(DynamicClient(ApiClient(configuration)), metrics)
+        watched = aiohttp.TraceConfig()
+        configuration.trace_configs = [watched]
+        kube = cls(DynamicClient(ApiClient(configuration)), metrics)
+        for moment in (watched.on_connection_reuseconn, watched.on_connection_create_end):
+            moment.append(kube.about_to_send)
+        return kube
+
+    async def about_to_send(self, *_: object) -> None:
+        """Ask the guard again, if a write waits for its connection (KUBE-1)."""
+        if _guarded.get():
+            self.guard()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -204,6 +219,7 @@ class Kube:
             content_type="application/apply-patch+yaml",
             field_manager=manager,
             force_conflicts="true" if force else "false",
+            guarded=not dry_run,
             **more,
         )
         return body
@@ -216,7 +232,7 @@ class Kube:
         if dry_run:
             body["dryRun"] = ["All"]
         try:
-            await self._call("delete", ref.kind, name=ref.name, namespace=ref.namespace, body=body)
+            await self._call("delete", ref.kind, name=ref.name, namespace=ref.namespace, body=body, guarded=True)
         except (NotFound, Conflict):
             return False
         return True
@@ -224,7 +240,9 @@ class Kube:
     async def create_event(self, body: Manifest) -> None:
         """Post an Event."""
         self.guard()
-        await self._call("post", "Event", namespace=body["metadata"]["namespace"], body=body, verb="create")
+        await self._call(
+            "post", "Event", namespace=body["metadata"]["namespace"], body=body, verb="create", guarded=True
+        )
 
     async def write_lease(self, body: Manifest, *, create: bool) -> Manifest:
         """Create or replace the Lease. Conflict when another holder was faster. Not guarded: it is the guard."""
@@ -252,8 +270,12 @@ class Kube:
         path: str = resource.path(name=name, namespace=namespace)
         return f"{path}/{subresource}" if subresource else path
 
-    async def _call(self, method: str, kind: str, **more: Any) -> Any:
-        response = await self._raw(method, kind, **more)
+    async def _call(self, method: str, kind: str, *, guarded: bool = False, **more: Any) -> Any:
+        token = _guarded.set(guarded)
+        try:
+            response = await self._raw(method, kind, **more)
+        finally:
+            _guarded.reset(token)
         try:
             return json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # the server died in mid-body

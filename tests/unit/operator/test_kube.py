@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from novacore_operator.errors import Blocked, NovaError, Retry
+from novacore_operator.errors import Blocked, Fatal, NovaError, Retry
 from novacore_operator.kube import ApiException, Kube, _translated
+from novacore_operator.reasons import Reason
+from novacore_operator.telemetry import Metrics
 
 
 class Cut:
@@ -53,3 +57,48 @@ def test_what_asking_again_cannot_mend_is_for_a_person(status: int, message: str
     found = _translated(answer, "apply Deployment d in n")
     assert type(found) is kind
     assert message in found.message
+
+
+async def test_the_guard_is_asked_again_when_the_connection_is_there(tmp_path: Path) -> None:
+    """KUBE-1: the process may have been stopped between the first question and the connection."""
+    reached = []
+
+    async def answer(request: web.Request) -> web.Response:
+        reached.append(f"{request.method} {request.path}")
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "a", "cluster": {"server": f"http://127.0.0.1:{runner.addresses[0][1]}"}}],
+        "users": [{"name": "a", "user": {}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "current-context": "a",
+    }
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(config))
+    kube = await Kube.connect(Metrics(), kubeconfig=str(file))
+    asked = []
+
+    def guard() -> None:
+        asked.append(len(reached))
+        if len(asked) % 2 == 0:
+            raise Fatal(Reason.API_UNAVAILABLE, "the Lease is not ours")
+
+    kube.guard = guard
+    try:
+        for _ in range(2):  # a new connection, and one that is used again
+            with pytest.raises(Fatal):
+                await kube.apply({"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "y"}}, force=True)
+            assert not [line for line in reached if line.startswith("PATCH")]
+            assert await kube.list("ConfigMap", namespace="y") == ([], "1")
+        assert len(asked) == 4, "reading asks nobody"
+    finally:
+        await kube.close()
+        await runner.cleanup()

@@ -3,7 +3,8 @@
 Invariants: LEASE-1 a process believes in its Lease for less time than others wait before they take it: it counts from
 *before* the request that renewed it, and keeps a margin for skew. LEASE-2 losing it ends the process (a new one starts
 from nothing), as controller-runtime does. LEASE-3 others judge a Lease by how long they have seen it unchanged, on
-their own clock, never by the times written in it. LEASE-4 a Lease given up is not taken again by the same process.
+their own clock, never by the times written in it: clocks of nodes jump. LEASE-4 a Lease given up is not taken again by
+the same process.
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ DURATION_S = 12.0
 """A crashed holder is replaced within this, twice `RETRY_S` (seen late, tried late) and one request: below 15 s."""
 MARGIN_S = 2.0
 RENEW_S = 2.0
-RETRY_S = 1.0
+RETRY_S = 0.5
 ATTEMPT_S = 5.0
 """Of one request: short enough for a second one while the Lease is still ours."""
+
+
+def since_boot() -> float:
+    """Return the time of a clock that nobody sets, and that goes on while the machine sleeps: `monotonic` does not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Lease:
@@ -41,13 +47,15 @@ class Lease:
         *,
         namespace: str,
         identity: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = since_boot,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
         self._metrics = metrics
         self._namespace = namespace
         self._identity = identity
         self._clock = clock
+        self._wall = wall
         self._valid_until = 0.0
         self._record: tuple[str, str] = ("", "")
         self._seen_at = 0.0
@@ -115,7 +123,7 @@ class Lease:
         return taken
 
     async def _write(self, lease: dict[str, Any] | None) -> bool:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = self._wall().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         mine = {"holderIdentity": self._identity, "leaseDurationSeconds": int(DURATION_S), "renewTime": now}
         if lease is None:
             body = {

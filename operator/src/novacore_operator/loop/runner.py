@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from novacore_operator.api import KIND
-from novacore_operator.errors import Fatal
+from novacore_operator.errors import Fatal, Retry
 from novacore_operator.kube import Kube
 from novacore_operator.loop.census import Census
 from novacore_operator.loop.lease import Lease
@@ -47,6 +47,10 @@ class Options:
     identity: str
     port: int = 8080
     resync_s: float = RESYNC_S
+
+
+def _refuse() -> None:
+    raise Retry(Reason.API_UNAVAILABLE, "nothing more is written: the process is stopping")
 
 
 class Runner:
@@ -122,8 +126,9 @@ class Runner:
                 raise Fatal(Reason.INTERNAL_ERROR, f"a watch has been silent for {silent_s:.0f} s")
 
     async def stop(self) -> None:
-        """Let running turns end, then give the Lease up. Only then may kopf be stopped: its end cancels every task."""
+        """Let what is being written end and nothing more begin, then give the Lease up."""
         self._stopping.set()
+        self._kube.guard = _refuse  # a turn that installs has dozens of writes to go: the other process will do them
         end = time.monotonic() + DRAIN_S
         while self._queue.schedule.running() and time.monotonic() < end:  # noqa: ASYNC110 - ten workers, no one event
             # An idle worker never wakes, so the end of a turn is what is waited for, not the end of a worker.

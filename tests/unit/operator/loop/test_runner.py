@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from novacore_operator.errors import Fatal
+from novacore_operator.errors import Fatal, Retry
 from novacore_operator.kube import Kube
 from novacore_operator.loop import runner as module
 from novacore_operator.loop.queue import Urgency
@@ -51,6 +51,14 @@ async def test_an_idle_process_gives_the_lease_up_at_once() -> None:
 
 async def test_a_running_turn_ends_before_the_lease_is_given_up() -> None:
     assert await _released_in(busy=True) == ["turn ended", "released"]
+
+
+async def test_a_turn_that_runs_while_the_process_stops_begins_no_other_write() -> None:
+    kube = Kube(None, Metrics())
+    runner = Runner(kube, Metrics(), Options((), "ops", "me"))
+    await runner.stop()
+    with pytest.raises(Retry, match="stopping"):
+        kube.guard()
 
 
 class Watches:
