@@ -11,7 +11,7 @@ from typing import Any
 from tests.kit.api import Api, Manifest
 from tests.kit.auditlog import AuditLog
 from tests.kit.controlplane import ControlPlane, running
-from tests.kit.operator_process import install_chart
+from tests.kit.operator_process import install_chart, served
 from tests.kit.player import Player
 
 STORAGE = {
@@ -40,6 +40,10 @@ class Bench:
     def audit(self) -> AuditLog:
         """What the API server recorded."""
         return AuditLog(self.plane.audit_log)
+
+    def served(self) -> bool:
+        """Whether the API server serves NovaCoreDeployments."""
+        return served(self.plane)
 
 
 @contextmanager

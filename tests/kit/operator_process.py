@@ -47,7 +47,7 @@ def install_chart(plane: ControlPlane, *, namespace: str = SYSTEM, **values: Any
     for manifest in rendered:
         if manifest["kind"] in wanted:
             plane.admin.apply(manifest, manager="helm")
-    until(lambda: _served(plane), within_s=10, what="the API server serves NovaCoreDeployments")
+    until(lambda: served(plane), within_s=10, what="the API server serves NovaCoreDeployments")
     return rendered
 
 
@@ -57,7 +57,8 @@ def namespace_of(name: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def _served(plane: ControlPlane) -> bool:
+def served(plane: ControlPlane) -> bool:
+    """Whether the API server serves NovaCoreDeployments."""
     try:
         plane.admin.list("NovaCoreDeployment")
     except RefusedError as error:  # not known yet, or its storage is being made
@@ -141,12 +142,12 @@ class OperatorProcess:
 
     def ready(self) -> bool:
         """Whether /readyz answers 200."""
-        return self._page("/readyz") is not None
+        return self.page("/readyz") is not None
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric over all series that carry these labels."""
         total = 0.0
-        for line in (self._page("/metrics") or "").splitlines():
+        for line in (self.page("/metrics") or "").splitlines():
             series, _, value = line.rpartition(" ")
             if series.partition("{")[0] == name and all(f'{key}="{text}"' in series for key, text in labels.items()):
                 total += float(value)
@@ -163,7 +164,8 @@ class OperatorProcess:
         fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def _page(self, path: str) -> str | None:
+    def page(self, path: str) -> str | None:
+        """Return what its own listener serves; None when it does not, or refuses."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
                 text: str = answer.read().decode()
