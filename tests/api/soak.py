@@ -21,7 +21,7 @@ from tests.kit.faultsweep import Report, Sweep
 from tests.kit.operator_process import NAME, SYSTEM, OperatorProcess
 from tests.kit.witness import Witness
 
-HERD = 20
+HERD = 25
 NEW_EACH = 6
 """One new installation in each wave of this number: an installation costs as much as some ten edits."""
 

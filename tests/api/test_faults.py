@@ -12,9 +12,8 @@ from tests.kit.faultproxy import Fault, FaultProxy
 from tests.kit.faultsweep import Sweep
 
 CASES = 200
-BUDGET_S = 120.0
-"""A slow machine does fewer cases in CI, and says how many; `make soak-faults` does them all."""
-LEAST = 20
+LONGEST_S = 800.0
+"""For a machine that is busy with other things; two idle cores need a sixth of it."""
 SEED = 20261124
 
 
@@ -25,7 +24,7 @@ def swept_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sweep
         yield made
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(1000)
 @pytest.mark.invariant("INF-1")
 @pytest.mark.invariant("INF-2")
 @pytest.mark.invariant("OBS-2")
@@ -35,9 +34,9 @@ def test_every_case_of_the_sweep_ends_ready_with_the_same_keys(
 ) -> None:
     sweep, proxy = swept_here
     began = time.monotonic()
-    report = run(sweep, cases=CASES, seed=SEED, within_s=BUDGET_S)
+    report = run(sweep, cases=CASES, seed=SEED, within_s=LONGEST_S)
     done = proxy.counts()
     say(f"faults: {report.line()}; in {time.monotonic() - began:.0f} s; faults done: {done}")
     assert not report.violations, "\n".join(report.violations)
-    assert sum(report.cases.values()) >= LEAST, "the budget was over before anything was tried"
+    assert sum(report.cases.values()) >= CASES, f"not {CASES} cases within {LONGEST_S:g} s"
     assert len(done) >= len(Fault) // 2, "hardly a fault was done: the sweep would prove nothing"

@@ -58,7 +58,7 @@ OF_WATCH = frozenset(fault for fault in Fault if fault.startswith("watch-"))
 OF_MOMENT = (Fault.WATCH_GONE, Fault.WATCH_CUT, Fault.WATCH_HANG)
 OF_WRITE = frozenset({Fault.CONFLICT})
 OF_VERSION = frozenset({Fault.GONE})
-"""Only a request that names a resource version can be too late."""
+"""Only a request that names a resource version, or goes on with a list, can be too late."""
 ANSWERS = frozenset({Fault.CONFLICT, Fault.GONE, Fault.THROTTLED, Fault.ERROR, Fault.UNAVAILABLE})
 
 
@@ -139,7 +139,8 @@ class Proxy:
         method, target, _ = request.start.split(" ")
         url, plan = urlsplit(target), self._plan
         not_these = OF_WATCH | (OF_WRITE if method == "GET" else frozenset())
-        not_these |= frozenset() if "resourceVersion=" in url.query else OF_VERSION
+        old = "resourceVersion=" in url.query or "continue=" in url.query
+        not_these |= frozenset() if old else OF_VERSION
         name = f"{method} {url.path}"
         fault = plan.draw(name, frozenset(Fault) - not_these)
         if fault is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,10 @@ async def test_the_guard_is_asked_again_when_the_connection_is_there(tmp_path: P
     finally:
         await kube.close()
         await runner.cleanup()
+
+
+def test_the_synchronous_client_is_never_loaded() -> None:
+    """It is 9 MiB of an operator that has 100."""
+    script = "import sys, novacore_operator.main; print('kubernetes.client.api_client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
