@@ -88,15 +88,19 @@ class Runner:
 
     def _gone(self, key: tuple[str, str]) -> None:
         self._queue.forget(key)
-        self._metrics.remove("novacore_platform_condition", platform=key[0], name=key[1])
-        self._metrics.remove("last_success_timestamp_seconds", platform=key[0], kind=KIND, name=key[1])
+        self._leave_nothing(key)
         others = self._store.keys(key[0])
-        if not others:
-            self._observer.forget(key[0])
-            self._reconciler.forget(key[0])
         for other in others:
             self._queue.add(other, Urgency.EDIT)  # the namespace is free for it now
         log.info("resource_deleted", cr=f"{key[0]}/{key[1]}")
+
+    def _leave_nothing(self, key: tuple[str, str]) -> None:
+        """Drop what is kept of a resource that is gone: when it goes, and again when a turn that ran then has ended."""
+        self._metrics.remove("novacore_platform_condition", platform=key[0], name=key[1])
+        self._metrics.remove("last_success_timestamp_seconds", platform=key[0], kind=KIND, name=key[1])
+        if not self._store.keys(key[0]):
+            self._observer.forget(key[0])
+            self._reconciler.forget(key[0])
 
     def _child_changed(self, namespace: str, before: Live | None, now: Live | None) -> None:
         if before is not None and now is not None and replace(before, version=now.version) == now:
@@ -144,6 +148,8 @@ class Runner:
                 self._queue.done(key, failed=False)
                 return
             turn = await self._reconciler.turn(key)
+            if self._store.get(key) is None:
+                self._leave_nothing(key)
             again = turn.again_s
             if again == RESYNC_S:
                 again = self._options.resync_s * random.uniform(0.8, 1.0)  # noqa: S311 - spread, so that resyncs do not come together

@@ -11,8 +11,10 @@ from novacore_operator.errors import Fatal, Retry
 from novacore_operator.kube import Kube
 from novacore_operator.loop import runner as module
 from novacore_operator.loop.queue import Urgency
+from novacore_operator.loop.reconcile import Turn
 from novacore_operator.loop.runner import WORKERS, Options, Runner
 from novacore_operator.telemetry import Metrics
+from tests.unit.operator.make import make_material
 
 
 async def _released_in(*, busy: bool) -> list[str]:
@@ -59,6 +61,32 @@ async def test_a_turn_that_runs_while_the_process_stops_begins_no_other_write() 
     await runner.stop()
     with pytest.raises(Retry, match="stopping"):
         kube.guard()
+
+
+async def test_a_turn_during_which_its_resource_was_deleted_leaves_nothing_behind() -> None:
+    metrics = Metrics()
+    runner = Runner(Kube(None, metrics), metrics, Options((), "ops", "me"))
+    told: dict[str, Any] = {"platform": "test", "kind": "NovaCoreDeployment", "name": "x"}
+
+    class Turns:
+        async def turn(self, key: Any) -> Turn:
+            runner._gone(key)
+            runner._observer.remember("test", make_material())
+            metrics.set("last_success_timestamp_seconds", 1.0, **told)
+            runner._stopping.set()
+            return Turn(again_s=None)
+
+        def forget(self, _: str) -> None:
+            return None
+
+    runner._reconciler = Turns()  # type: ignore[assignment]
+    runner._queue.add(("test", "x"), Urgency.EDIT)
+    working = asyncio.ensure_future(runner._work())
+    async with asyncio.timeout(2):
+        await working
+    assert runner._observer._material == {}
+    name = "novacore_operator_last_success_timestamp_seconds"
+    assert metrics.registry.get_sample_value(name, told) is None
 
 
 class Watches:
