@@ -94,7 +94,7 @@ test-contract: $(UV) ## The committed OpenAPI files are what the services serve
 
 .PHONY: test-service
 test-service: $(UV) ## Services on a real Postgres and a real Redis, no cluster
-	@$(PYTHON) -m hack.cluster redis-server
+	@$(PYTHON) -m hack.cluster stores
 	@$(RUN) pytest tests/service $(if $(K),-k "$(K)")
 
 .PHONY: test-api

@@ -55,7 +55,7 @@ VERBS = {
         "Built from its Go module where Docker cannot pull (95 s once), pulled by the node elsewhere. Nothing else\n"
         "needs it, so `up` leaves it out. A second call takes seconds.",
     ),
-    "redis-server": ("make sure a redis-server is on PATH", "Service tests start their own from it."),
+    "stores": ("make sure redis-server and Postgres are installed", "Service tests start their own of each."),
     "faketime": ("make sure faketime is on PATH", "Cluster tests give the command line a wrong clock with it."),
     "doctor": ("check tools, disk and port, and say what mends each", "Changes nothing."),
     "clean": (
@@ -125,7 +125,7 @@ def _run(arguments: argparse.Namespace, stages: Stages) -> int:
         "tools": lambda: tools.ensure(stages, arguments.only),
         "push": lambda: say("\n".join(f"pushed {name}" for name in product.push(arguments.registry))),
         "metrics-server": lambda: metrics.ensure(arguments.name, settle(arguments.path, stages)[0], stages),
-        "redis-server": tools.redis_server,
+        "stores": tools.store_servers,
         "faketime": tools.faketime,
         "doctor": doctor,
         "clean": clean,

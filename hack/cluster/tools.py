@@ -226,6 +226,22 @@ def fits(version: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= GO_MIN
 
 
+def store_servers() -> None:
+    """Make sure that the servers are here that service tests run against."""
+    redis_server()
+    postgres_server()
+
+
+def postgres_server() -> None:
+    """Make sure a Postgres that speaks TLS is installed: the one from PyPI, with pgvector, does not."""
+    if any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        machine.apt_install("postgresql")
+        return
+    raise Problem("Postgres is not installed", "install Postgres 15 or newer with your package manager")
+
+
 def debian_program(name: str, remedy: str) -> None:
     """Make sure a program that Debian packages under its own name is on PATH; a Problem where that cannot be done."""
     if shutil.which(name):

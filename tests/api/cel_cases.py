@@ -338,7 +338,67 @@ def storage(store: str) -> Iterator[Case]:
 
 
 EXTERNAL: Fields = {"mode": "External", "external": {"adminSecretRef": {"name": "pg"}}}
+LOGINS = ("auth-billing", "noble-spirit", "memory", "intelligence", "ngs-curriculum", "distillation-worker", "migrate")
+
+
+def own_logins(*names: str) -> Fields:
+    """Return a spec with logins that the user made."""
+    refs = {name: {"name": f"pg-{name}"} for name in names}
+    return spec(postgres={"mode": "External", "external": {"perServiceSecretRefs": refs}})
+
+
+def redis(*, cache: str = "", second: bool = False) -> Fields:
+    """Return a spec with a Redis of the user's."""
+    refs = {"secretRef": {"name": "redis"}, **({"cacheSecretRef": {"name": "cache"}} if second else {})}
+    return spec(redis={"mode": "External", "external": refs, **({"cache": cache} if cache else {})})
+
+
 STORES = (
+    Case(
+        "spec.postgres.external",
+        "needs one of two",
+        spec(postgres=EXTERNAL),
+        spec(postgres={"mode": "External", "external": {}}),
+    ),
+    Case(
+        "spec.postgres.external.perServiceSecretRefs",
+        "must name a Secret for each of",
+        own_logins(*LOGINS),
+        own_logins(*LOGINS[:-1]),
+    ),
+    Case(
+        "spec.postgres.external.perServiceSecretRefs",
+        "logs in nowhere",
+        own_logins(*LOGINS),
+        own_logins(*LOGINS[:-1], "gateway"),
+    ),
+    Case(
+        "spec.postgres",
+        "only read with postgres.mode CloudNativePG",
+        spec(postgres={"mode": "CloudNativePG", "cloudNativePG": {"instances": 2}}),
+        spec(postgres={"mode": "Simple", "cloudNativePG": {"instances": 2}}),
+    ),
+    Case(
+        "spec.postgres.cloudNativePG.instances",
+        "must be 1 to 9",
+        spec(postgres={"mode": "CloudNativePG", "cloudNativePG": {"instances": 9}}),
+        spec(postgres={"mode": "CloudNativePG", "cloudNativePG": {"instances": 0}}),
+    ),
+    Case(
+        "spec.redis",
+        "cannot be changed in place",
+        spec(redis={"cache": "Separate"}),
+        redis(),
+        old=spec(redis={"cache": "Shared"}),
+    ),
+    Case("spec.redis", "no Secret is named", redis(), spec(redis={"mode": "External"})),
+    Case(
+        "spec.redis",
+        "only read with redis.mode External",
+        redis(),
+        spec(redis={"mode": "Simple", "external": {"secretRef": {"name": "redis"}}}),
+    ),
+    Case("spec.redis", "must agree", redis(cache="Separate", second=True), redis(cache="Shared", second=True)),
     Case(
         "spec.postgres",
         "cannot be changed in place",

@@ -38,6 +38,7 @@ class Stores:
     pg_port: int = 5432
     database: str = ""
     redis_port: int = 0
+    cache_port: int = 0  # of a second Redis; used with the setting `redis_cache: separate`
 
 
 @dataclass
@@ -154,6 +155,8 @@ def mount(paths: Paths, service: str, keys: Keys, stores: Stores, settings: Mapp
         put(paths.creds / "postgres.jws", keys.sign(keys.credential("postgres", material)))
     if spec.redis:
         material = {"user": "default", "password": "", "host": "127.0.0.1", "port": stores.redis_port, "tls": False}
+        if stores.cache_port:
+            material["cache"] = {**material, "port": stores.cache_port}
         put(paths.creds / "redis.jws", keys.sign(keys.credential("redis", material)))
     if service == "auth-billing":
         put(paths.service_jwt_private / "serviceJwt-1.jwk", json.dumps(keys.active["serviceJwt"].private_jwk(1)))

@@ -20,8 +20,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -128,11 +128,22 @@ async def admin_conn(postgres_server: PostgresServer, database: str) -> AsyncIte
 @pytest.fixture(scope="session")
 def redis_port() -> Iterator[int]:
     """The port of a Redis of our own."""
+    with _redis("noeviction") as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def cache_port() -> Iterator[int]:
+    """The port of a second Redis, for what may be lost."""
+    with _redis("allkeys-lru") as port:
+        yield port
+
+
+@contextmanager
+def _redis(eviction: str) -> Iterator[int]:
     binary = shutil.which("redis-server") or next(iter(Path.cwd().glob(".tools/**/redis-server")), None)
     if binary is None:
-        pytest.fail(
-            "redis-server is not installed: apt-get install redis-server (or python3 -m hack.cluster redis-server)"
-        )
+        pytest.fail("redis-server is not installed: apt-get install redis-server (or python3 -m hack.cluster stores)")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -147,7 +158,7 @@ def redis_port() -> Iterator[int]:
         "--dir",
         folder,
         "--maxmemory-policy",
-        "noeviction",
+        eviction,
     ]
     process = subprocess.Popen([str(binary), *arguments], stdout=subprocess.DEVNULL, env={**os.environ})
     client = redis_sync.Redis(port=port)
@@ -170,6 +181,15 @@ def redis_port() -> Iterator[int]:
 def redis_client(redis_port: int) -> Iterator[redis_sync.Redis]:
     """A plain client of an emptied Redis, to arrange and to look."""
     client = redis_sync.Redis(port=redis_port, decode_responses=True)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def cache_client(cache_port: int) -> Iterator[redis_sync.Redis]:
+    """A plain client of the emptied second Redis."""
+    client = redis_sync.Redis(port=cache_port, decode_responses=True)
     client.flushall()
     yield client
     client.close()
@@ -210,7 +230,8 @@ def client_for(
     stores = Stores(postgres_server.host, postgres_server.port, database, redis_port)
     count = iter(range(100))
 
-    def run(name: str, **options: Any) -> AbstractAsyncContextManager[RunningService]:
-        return run_service(name, root=tmp_path / f"{name}-{next(count)}", keys=keys, stores=stores, **options)
+    def run(name: str, *, cache_port: int = 0, **options: Any) -> AbstractAsyncContextManager[RunningService]:
+        mine = replace(stores, cache_port=cache_port)
+        return run_service(name, root=tmp_path / f"{name}-{next(count)}", keys=keys, stores=mine, **options)
 
     return run

@@ -32,7 +32,9 @@ class Paths:
 
     @property
     def creds(self) -> Path:
-        """Secret `novacore-<service>-creds`: `postgres.jws`, `redis.jws` (ring documents with material), `log.key`."""
+        """Secret `novacore-<service>-creds`: `postgres.jws`, `redis.jws` (ring documents with material), `log.key`.
+
+        With a Redis of its own for caches, the material of `redis.jws` has a `cache`: the same fields once more."""
         return _below(self.root, "etc/novacore/creds")
 
     @property

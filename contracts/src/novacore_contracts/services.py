@@ -27,6 +27,7 @@ class Service:
     redis: bool
     stage: int  # services of one stage may roll together; stages roll in ascending order (operator.md §5)
     peers: tuple[str, ...]  # services it calls; NetworkPolicies and the settings are made from this
+    cache: bool = False  # keeps in Redis what may be lost; with a Redis of its own for that, it lies there
 
     @property
     def full_name(self) -> str:
@@ -47,9 +48,9 @@ class Service:
 SERVICES: tuple[Service, ...] = (
     Service("auth-billing", 3001, "auth", redis=True, stage=1, peers=()),
     Service("noble-spirit", 4000, "policy", redis=False, stage=2, peers=("auth-billing",)),
-    Service("memory", 8001, "memory", redis=True, stage=2, peers=("auth-billing",)),
+    Service("memory", 8001, "memory", redis=True, stage=2, peers=("auth-billing",), cache=True),
     Service("intelligence", 8000, "chat", redis=True, stage=3, peers=("auth-billing", "memory", "noble-spirit")),
-    Service("ngs-curriculum", 9000, "ngs", redis=True, stage=3, peers=("auth-billing", "noble-spirit")),
+    Service("ngs-curriculum", 9000, "ngs", redis=True, stage=3, peers=("auth-billing", "noble-spirit"), cache=True),
     Service(
         "mcp-server",
         7000,
@@ -67,6 +68,7 @@ SERVICES: tuple[Service, ...] = (
         redis=True,
         stage=5,
         peers=("auth-billing", "intelligence", "memory", "noble-spirit", "ngs-curriculum", "mcp-server"),
+        cache=True,
     ),
 )
 
@@ -79,6 +81,7 @@ DATABASE = "novacore"
 MIGRATOR_ROLE = "nova_migrator"
 POSTGRES_NAME = "novacore-postgres"
 REDIS_NAME = "novacore-redis"
+REDIS_CACHE_NAME = "novacore-redis-cache"
 PUBLIC_SERVICE_NAME = "novacore-gateway-public"
 
 

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from novacore_contracts.services import BY_NAME, POSTGRES_NAME, REDIS_NAME, SERVICES
+from novacore_contracts.services import BY_NAME, SERVICES
+from novacore_operator.api.stores import SecretName
 from novacore_operator.build.canary import build_canary
 from novacore_operator.build.installation import KINDS, build_installation
 from novacore_operator.build.scale import pods_wanted
@@ -33,10 +34,12 @@ from novacore_operator.state import (
     Nova,
     Observed,
     PostgresAdmin,
+    RedisLogin,
     Ref,
     WorkloadFacts,
     names,
     ref_of,
+    stores,
 )
 from novacore_operator.state.fieldpath import without
 from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
@@ -48,6 +51,8 @@ UNREAD_S = 120
 NEVER_DELETED = ("Secret", "PersistentVolumeClaim", "StatefulSet", "ControllerRevision")
 """Secrets and stores go with their owner or stay with the data; claims are the StatefulSet controller's business;
 stored releases are no part of what is wanted (`releases.keep`)."""
+CACHE_NAME = stores.FULL_NAME[stores.CACHE]
+"""The one StatefulSet that is deleted: it has no volume."""
 
 
 class Verb(StrEnum):
@@ -98,27 +103,42 @@ LAST_WAVE = 9
 
 def setting_of(nova: Nova, seen: Observed) -> mint.Setting:
     """Return what the material depends on. The admission policies have passed: the referenced Secrets are whole."""
-    external = nova.spec.postgres.external
-    admin = None
-    if nova.spec.postgres.mode == "External" and external is not None:
-        data = _revealed(seen, external.admin_secret_ref.name)
-        text = {key: value.decode().strip() for key, value in data.items()}
-        admin = PostgresAdmin(
-            host=text["host"],
-            port=int(text["port"]),
-            user=text["user"],
-            password=text["password"],
-            database=text["database"],
-            ca=text["ca"],
-        )
+    external, redis = nova.spec.postgres.external, nova.spec.redis.external
     ref = nova.spec.models.llm.api_key_secret_ref
-    key = _revealed(seen, ref.name)[ref.key].decode().strip() if ref is not None else None
-    return mint.Setting(nova.namespace, postgres=admin, provider_key=key)
+    return mint.Setting(
+        nova.namespace,
+        postgres=_postgres(seen, external.admin_secret_ref) if external is not None else None,
+        redis=_redis(seen, redis.secret_ref) if redis is not None else None,
+        redis_cache=_redis(seen, redis.cache_secret_ref) if redis is not None else None,
+        own_cache=stores.CACHE in stores.run_by_us(nova.spec),
+        provider_key=_revealed(seen, ref.name)[ref.key] if ref is not None else None,
+    )
 
 
-def _revealed(seen: Observed, name: str) -> Mapping[str, bytes]:
+def _postgres(seen: Observed, ref: SecretName | None) -> PostgresAdmin | None:
+    if ref is None:
+        return None
+    text = _revealed(seen, ref.name)
+    return PostgresAdmin(
+        host=text["host"],
+        port=int(text["port"]),
+        user=text["user"],
+        password=text["password"],
+        database=text["database"],
+        ca=text["ca"],
+    )
+
+
+def _redis(seen: Observed, ref: SecretName | None) -> RedisLogin | None:
+    if ref is None:
+        return None
+    text = _revealed(seen, ref.name)
+    return RedisLogin(text["host"], int(text["port"]), text["user"], text["password"], text["ca"])
+
+
+def _revealed(seen: Observed, name: str) -> Mapping[str, str]:
     found = seen.referenced[name].data
-    return found.reveal() if found is not None else {}
+    return {key: value.decode().strip() for key, value in found.reveal().items()} if found is not None else {}
 
 
 def contents_of(nova: Nova, seen: Observed, material: Material) -> Contents:
@@ -128,10 +148,16 @@ def contents_of(nova: Nova, seen: Observed, material: Material) -> Contents:
         material=material,
         root_jwks=mint.root_jwks(material, nova.namespace),
         ca_bundle=mint.ca_bundle(material, setting),
-        redis_users=mint.redis_users(material),
+        redis_users={
+            stores.REDIS: mint.redis_users(material),
+            stores.CACHE: mint.redis_users(material, cache=True),
+        },
         roles_hash=mint.roles_hash(material),
-        postgres_hash=mint.store_hash(material, names.POSTGRES_ADMIN, names.POSTGRES_TLS),
-        redis_hash=mint.store_hash(material, names.REDIS_TLS),
+        store_hash={
+            stores.POSTGRES: mint.store_hash(material, names.POSTGRES_ADMIN, names.POSTGRES_TLS),
+            stores.REDIS: mint.store_hash(material, names.REDIS_TLS),
+            stores.CACHE: mint.store_hash(material, names.REDIS_CACHE_TLS),
+        },
     )
 
 
@@ -235,11 +261,7 @@ def rollout_state(
     nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], *, job: Ref, returning: bool
 ) -> RolloutState:
     """Gather what the gates look at."""
-    stores = [
-        Ref("StatefulSet", nova.namespace, name)
-        for name in (POSTGRES_NAME, REDIS_NAME)
-        if Ref("StatefulSet", nova.namespace, name) in wanted
-    ]
+    ours = [Ref("StatefulSet", nova.namespace, stores.FULL_NAME[store]) for store in stores.run_by_us(nova.spec)]
     live = seen.objects.get(job)
     facts = live.facts if live is not None and isinstance(live.facts, JobFacts) else JobFacts(False, False)
     settled, rolling = {}, set()
@@ -252,7 +274,7 @@ def rollout_state(
         if not settled[service.name] and ref in seen.objects and not _template_changes(ref, wanted[ref], seen):
             rolling.add(service.name)
     return RolloutState(
-        stores_ready=all(is_settled(ref, wanted[ref], seen) for ref in stores),
+        stores_ready=all(is_settled(ref, wanted[ref], seen) for ref in ours),
         migrated=facts.complete,
         migration_failed=facts.failed,
         migration_message=facts.message,
@@ -358,5 +380,5 @@ def _unwanted(nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest]) -> Ite
     ]
     jobs = sorted((live for live in ours if live.ref.kind == "Job"), key=lambda live: live.version, reverse=True)
     ended = [live for live in jobs if isinstance(live.facts, JobFacts) and (live.facts.complete or live.facts.failed)]
-    others = [live for live in ours if live.ref.kind not in ("Job", *NEVER_DELETED)]
+    others = [live for live in ours if live.ref.kind not in ("Job", *NEVER_DELETED) or live.ref.name == CACHE_NAME]
     return [*others, *(live for live in jobs if live not in ended), *ended[JOBS_KEPT:]]

@@ -14,6 +14,7 @@ from typing import TypedDict
 
 import yaml
 
+from novacore_contracts.services import REDIS_CACHE_NAME
 from novacore_operator.api import GROUP, PLURAL
 from novacore_operator.api.generate import Plain
 from novacore_operator.build.installation import KINDS
@@ -39,6 +40,13 @@ def namespaced_rules() -> list[Rule]:
         {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["list", "watch"]},
         {"apiGroups": [GROUP], "resources": [f"{PLURAL}/status"], "verbs": ["patch"]},
         *_object_rules(),
+        # The one store without a volume: it goes when caches move back into the other Redis.
+        {
+            "apiGroups": ["apps"],
+            "resources": ["statefulsets"],
+            "verbs": ["delete"],
+            "resourceNames": [REDIS_CACHE_NAME],
+        },
         {"apiGroups": [""], "resources": ["secrets"], "verbs": SECRETS, "resourceNames": sorted(names.SECRETS)},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
     ]

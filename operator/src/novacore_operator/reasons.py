@@ -245,6 +245,12 @@ class Reason(StrEnum):
         "A typing mistake, or the operator is older than the release.",
         "Use a version that the message lists, or upgrade the operator's chart first.",
     )
+    RELEASE_TOO_OLD = (
+        "ReleaseTooOld",
+        "The spec asks for something that the release in `spec.version` cannot do.",
+        "A field of a newer release beside an older `spec.version`.",
+        "Set `spec.version` to the release in the message, or take the field out.",
+    )
     SPEC_INVALID = (
         "SpecInvalid",
         "The spec does not have the shape this operator reads.",

@@ -18,7 +18,7 @@ from novacore_contracts.services import SERVICES
 from novacore_operator.build.scale import pods_wanted
 from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
-from novacore_operator.state import JobFacts, Manifest, Nova, Observed, PodFacts, Ref, WorkloadFacts, names
+from novacore_operator.state import JobFacts, Manifest, Nova, Observed, PodFacts, Ref, WorkloadFacts, names, stores
 from novacore_operator.state.names import ANNOTATION_TEMPLATE
 
 MESSAGE_CHARS = 1000
@@ -87,7 +87,7 @@ Verdict = tuple[str, Reason, str]
 def compute(nova: Nova, seen: Observed, view: View, *, now: datetime) -> dict[str, Any]:
     """Return the whole status, as it is to stand in `/status`."""
     parts = _parts(nova, seen, view)
-    services = [part for part in parts if part.name not in ("postgres", "redis")]
+    services = [part for part in parts if part.name not in stores.STORES]
     verdicts: dict[str, Verdict] = {
         "SecretsReady": _secrets(view),
         "DataStoresReady": _stores(parts, view),
@@ -185,9 +185,10 @@ def _parts(nova: Nova, seen: Observed, view: View) -> list[_Part]:
     for ref, manifest in view.wanted.items():
         if ref.kind in ("Deployment", "StatefulSet") and ref.name not in names.CANARIES:
             parts.append(_part(nova, ref, manifest, seen, view))
-    if view.wanted and nova.spec.postgres.mode == "External":
-        parts.append(_external_postgres(seen, view))
-    order = {name: n for n, name in enumerate(("postgres", "redis", *(service.name for service in SERVICES)))}
+    if view.wanted:
+        ours = stores.run_by_us(nova.spec)
+        parts += [_external(store, seen, view) for store in stores.stores_of(nova.spec) if store not in ours]
+    order = {name: n for n, name in enumerate((*stores.STORES, *(service.name for service in SERVICES)))}
     return sorted(parts, key=lambda part: order[part.name])
 
 
@@ -241,11 +242,11 @@ def _troubled(component: str, pods: tuple[PodFacts, ...]) -> PodFacts | None:
     return next((pod for pod in pods if pod.component == component and pod.trouble in PODS_TROUBLE), None)
 
 
-def _external_postgres(seen: Observed, view: View) -> _Part:
-    """An external Postgres answers when the migration of this release has run through it."""
+def _external(store: str, seen: Observed, view: View) -> _Part:
+    """A store that is not ours answers when the migration of this release has used it."""
     facts = _job(seen, view)
     return _Part(
-        name="postgres",
+        name=store,
         ready=facts.complete,
         desired=0,
         updated=0,
@@ -277,7 +278,7 @@ def _secrets(view: View) -> Verdict:
 def _stores(parts: list[_Part], view: View) -> Verdict:
     if not view.wanted:
         return "Unknown", Reason.DATA_STORES_STARTING, "nothing has been made"
-    late = [part for part in parts if part.name in ("postgres", "redis") and not part.ready]
+    late = [part for part in parts if part.name in stores.STORES and not part.ready]
     if late:
         return "False", Reason.DATA_STORES_STARTING, "; ".join(f"{part.name}: {part.message}" for part in late)
     return "True", Reason.DATA_STORES_READY, "Postgres and Redis answer"
@@ -397,5 +398,5 @@ def _overruled(view: View) -> Verdict | None:
 
 def _store_cause(parts: list[_Part], otherwise: Reason) -> Reason:
     """Return the cause of a store's trouble where the kubelet names one: more telling than `DataStoresStarting`."""
-    causes = [part.reason for part in parts if part.name in ("postgres", "redis") and not part.ready]
+    causes = [part.reason for part in parts if part.name in stores.STORES and not part.ready]
     return next((cause for cause in causes if cause in PODS_TROUBLE.values()), otherwise)

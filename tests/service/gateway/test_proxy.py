@@ -11,6 +11,7 @@ from aiohttp import web
 from novacore.common.callers import SERVICE_REALM
 from novacore.common.tokens import NoTokenError
 from novacore.gateway.circuit import Circuit
+from tests.kit.keys import put
 
 
 @pytest.fixture
@@ -21,6 +22,12 @@ async def gateway(client_for):
 
 def ok(asked):
     return 200, {"path": asked.path}
+
+
+def move_redis(gateway, keys, material):
+    """Mount another `redis.jws`, as the operator does when the place changes."""
+    put(gateway.platform.paths.creds / "redis.jws", keys.sign(keys.credential("redis", material, generation=2)))
+    gateway.platform.keyrings.load()
 
 
 FORGED = {
@@ -216,12 +223,13 @@ async def test_a_revoked_token_on_a_public_path_is_limited_as_if_there_were_none
     assert all("Authorization" not in asked.headers for asked in auth.requests("/auth/login"))
 
 
-async def test_without_redis_reading_goes_on_and_logging_in_does_not(client_for, make_user, redis_client, monkeypatch):
+async def test_without_redis_reading_goes_on_and_logging_in_does_not(client_for, make_user, redis_client, keys):
     async with client_for("gateway", settings={"redis_timeout_s": 0.2}) as gateway:
         user = await make_user()
         gateway.stubs["memory"].on("GET", "/memory", ok)
+        nowhere = {"user": "default", "password": "", "host": "127.0.0.1", "port": 1, "tls": False}
+        move_redis(gateway, keys, nowhere)
         for redis in (gateway.platform.cache, gateway.platform.redis_blocking):
-            redis.connection_pool.connection_kwargs["port"] = 1  # nothing listens there
             await redis.connection_pool.disconnect()
 
         assert (await gateway.public.get("/api/memory", headers=user.headers)).status_code == 200

@@ -12,7 +12,7 @@ from typing import Any
 from novacore_contracts.releases import CURRENT
 from novacore_operator.api.spec import Spec
 from novacore_operator.plan import Plan, Verb, plan, setting_of
-from novacore_operator.rotation import mint
+from novacore_operator.rotation import forms, mint
 from novacore_operator.state import (
     JobFacts,
     Live,
@@ -83,8 +83,9 @@ ADMIN = {
     "user": b"root",
     "password": b"p" * 32,
     "database": b"nova",
-    "ca": b"-----BEGIN CERTIFICATE-----\n",
+    "ca": forms.new_ca(Chance("elsewhere"), name="elsewhere", now=NOW)[0],
 }
+REDIS = {"host": b"cache.example.org", "port": b"6380", "user": b"shop", "password": b"short", "ca": ADMIN["ca"]}
 
 
 class World:
@@ -177,8 +178,8 @@ def _fresh_facts(manifest: Manifest, before: Live | None) -> Any:
             available=old.available if old else 0,
         )
         if manifest["kind"] == "StatefulSet":
-            claim = manifest["spec"]["volumeClaimTemplates"][0]
-            new = replace(new, storage=claim["spec"]["resources"]["requests"]["storage"])
+            for claim in manifest["spec"].get("volumeClaimTemplates", ()):
+                new = replace(new, storage=claim["spec"]["resources"]["requests"]["storage"])
         return new
     if manifest["kind"] == "ControllerRevision":
         return ReleaseFacts(manifest["revision"], "2026-03-01T12:00:00Z", **manifest["data"])

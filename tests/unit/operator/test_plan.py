@@ -11,7 +11,7 @@ from novacore_contracts.services import SERVICES
 from novacore_operator.plan import Verb, Why
 from novacore_operator.reasons import Reason
 from novacore_operator.rotation import mint
-from novacore_operator.state import ClaimFacts, JobFacts, Live, Ref, names
+from novacore_operator.state import ClaimFacts, JobFacts, Live, Ref, names, stores
 from tests.unit.operator.make import NOW, UID, World, deployment, make_material, make_nova, no_chance, plan_of
 
 SPECS = st.fixed_dictionaries(
@@ -223,4 +223,17 @@ def test_planning_asks_for_no_new_material() -> None:
 
 def test_every_secret_has_a_reader_or_a_purpose() -> None:
     secrets = {ref.name for ref in INSTALLED.objects if ref.kind == "Secret"}
-    assert secrets == {*names.SECRETS, names.root_secret("test")}
+    assert secrets == {*stores.secrets_of(make_nova().spec), names.root_secret("test")}
+    assert {*names.SECRETS} == {
+        name for profile in ("Development", "Production") for name in stores.secrets_of(make_nova(profile=profile).spec)
+    }
+
+
+def test_the_redis_for_caches_goes_when_caches_are_shared_again_and_no_other_store_does() -> None:
+    there = World()
+    there.install(make_nova(redis={"cache": "Separate"}))
+    shared = plan_of(make_nova(redis={"cache": "Shared"}), there, make_material())
+    deleted = {action.ref for action in shared.actions if action.verb is Verb.DELETE}
+    assert Ref("StatefulSet", "test", "novacore-redis-cache") in deleted
+    assert {ref.name for ref in deleted} == {"novacore-redis-cache", names.REDIS_CACHE_CONFIG}
+    assert {ref.kind for ref in deleted} == {"StatefulSet", "ConfigMap", "Service", "ServiceAccount", "NetworkPolicy"}

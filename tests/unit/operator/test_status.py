@@ -15,7 +15,7 @@ from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
 from novacore_operator.state import JobFacts, Nova, PodFacts, Ref, WorkloadFacts
 from novacore_operator.status import View, compute, condition_of
-from tests.unit.operator.make import NOW, World, deployment, make_material, make_nova
+from tests.unit.operator.make import NOW, REDIS, World, deployment, make_material, make_nova
 
 READY = World()
 READY.install(make_nova())
@@ -182,3 +182,31 @@ def test_a_stopped_service_is_as_wanted() -> None:
     nova = make_nova(services={"mcp-server": {"replicas": 0}})
     there.install(nova)
     assert ready(status_of(there, nova)) == ("True", "Ready")
+
+
+def test_each_store_is_a_component_and_one_of_the_users_is_proven_by_the_migration() -> None:
+    spec: dict[str, Any] = {
+        "profile": "Production",
+        "redis": {
+            "mode": "External",
+            "external": {"secretRef": {"name": "redis"}, "cacheSecretRef": {"name": "redis"}},
+        },
+    }
+    there, nova = World(), make_nova(**spec)
+    there.grant("redis", **REDIS)
+    there.install(nova)
+
+    def stores(there: World) -> dict[str, tuple[bool, str]]:
+        intended = plan(nova, there.seen(), make_material())
+        status = compute(nova, there.seen(), view_of(intended, there.seen()), now=NOW)
+        assert status["services"] == "9/9"
+        return {part["name"]: (part["ready"], part["image"]) for part in status["components"][:3]}
+
+    assert stores(there) == {
+        "postgres": (True, "pgvector/pgvector:pg18"),
+        "redis": (True, "external"),
+        "redis-cache": (True, "external"),
+    }
+    job = next(ref for ref in there.objects if ref.kind == "Job")
+    there.objects[job] = replace(there.objects[job], facts=JobFacts(complete=False, failed=False))
+    assert stores(there)["redis"] == (False, "external")

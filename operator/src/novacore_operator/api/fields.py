@@ -42,11 +42,18 @@ FreeForm = Annotated[
 ]
 """Passed to Kubernetes as it is; its own validation applies."""
 
-IMMUTABLE_MODE = (
-    "self.mode == oldSelf.mode",
-    "mode cannot be changed in place, because the data would stay behind: "
-    "make a new installation and move the data there",
-)
+GUIDE = 'docs/guides/install.md, "Moving to another data store"'
+
+
+def immutable_mode(store: str, how: str) -> tuple[str, str]:
+    """Return the rule that a store's mode stays, with the way by which the data move."""
+    return (
+        "self.mode == oldSelf.mode",
+        f"{store}.mode cannot be changed in place, because the data would stay behind: "
+        f"make a new installation in another namespace, {how} ({GUIDE})",
+    )
+
+
 NO_SHRINK = (
     "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
     "storage.size cannot shrink, because volumes only grow: set it back to at least the old size",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from novacore_contracts.releases import RELEASES
 from novacore_contracts.services import BY_NAME, SERVICES, Service
 from novacore_operator.api.fields import Model, rules
 from novacore_operator.api.limits import Limits, Tiers
@@ -89,6 +90,19 @@ class Spec(Model):
     def of(self, service: str) -> ServiceSpec:
         """Return the settings of one service, empty if none are given."""
         return self.services.get(service, ServiceSpec())
+
+    def since(self, release: str) -> bool:
+        """Return whether the release asked for is `release` or a later one; one that nobody knows is later."""
+        return RELEASES.index(self.version) >= RELEASES.index(release) if self.version in RELEASES else True
+
+    def cache_is_separate(self) -> bool:
+        """Return whether what may be lost has a Redis of its own. Release 0.1.0 cannot read of one."""
+        redis = self.redis
+        if redis.mode == "External":
+            return redis.external is not None and redis.external.cache_secret_ref is not None
+        if redis.cache is not None:
+            return redis.cache == "Separate"
+        return self.profile == "Production" and self.since("0.2.0")
 
     def enabled_services(self) -> tuple[Service, ...]:
         """Return the services that shall exist. Whoever counts or walks services of an installation asks here."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from novacore_operator.build.common import CONFIG_MAP, manifest
 from novacore_operator.build.settings import build_settings
 from novacore_operator.build.site import Site
-from novacore_operator.build.store_config import build_postgres_config, build_redis_config
-from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.build.store_config import build_store_config
+from novacore_operator.state import Manifest, Nova, names, stores
 
 
 def config_maps(site: Site) -> Iterator[Manifest | None]:
@@ -16,8 +16,8 @@ def config_maps(site: Site) -> Iterator[Manifest | None]:
     nova, contents = site.nova, site.contents
     yield build_keyset_root(nova, contents.root_jwks)
     yield build_ca(nova, contents.ca_bundle)
-    yield build_postgres_config(nova)
-    yield build_redis_config(nova, contents.redis_users)
+    for store in stores.run_by_us(nova.spec):
+        yield build_store_config(nova, store, contents.redis_users)
     for service in nova.spec.enabled_services():
         yield build_settings(nova, service.name)
 

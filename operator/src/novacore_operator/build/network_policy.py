@@ -12,15 +12,13 @@ from urllib.parse import urlsplit
 from novacore_contracts.services import (
     BY_NAME,
     INTERNAL_PORT,
-    POSTGRES_PORT,
-    REDIS_PORT,
     SERVICES,
     Service,
 )
 from novacore_operator.api.network import Peer
 from novacore_operator.build.common import manifest, selector
 from novacore_operator.build.site import Site
-from novacore_operator.state import Kind, Manifest, Nova
+from novacore_operator.state import Kind, Manifest, Nova, stores
 from novacore_operator.state.names import MANAGER
 
 DNS: dict[str, Any] = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
@@ -32,9 +30,8 @@ NETWORK_POLICY = Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"
 def network_policies(site: Site) -> Iterator[Manifest | None]:
     """Return the policies of an installation."""
     nova = site.nova
-    if nova.spec.postgres.mode == "Simple":
-        yield build_store_policy(nova, "postgres")
-    yield build_store_policy(nova, "redis")
+    for store in stores.run_by_us(nova.spec):
+        yield build_store_policy(nova, store)
     yield build_migrate_policy(nova)
     for service in nova.spec.enabled_services():
         yield build_service_policy(nova, service, operator_namespace=site.seen.operator_namespace)
@@ -107,15 +104,12 @@ def build_service_policy(nova: Nova, service: Service, *, operator_namespace: st
         ingress.append({**_visitors(nova), "ports": _tcp(service.port)})
     egress = [DNS]
     egress += [{"to": _pods(peer), "ports": _tcp(*_peer_ports(peer))} for peer in service.peers]
-    if service.schema is not None:
-        egress.append(_postgres(nova))
-    if service.redis:
-        egress.append({"to": _pods("redis"), "ports": _tcp(REDIS_PORT)})
+    egress += [_store(nova, store) for store in stores.stores_of(nova.spec) if _uses(service, store)]
     if service.name == "auth-billing":
         egress.append(API_SERVER)  # TokenReview; the API server's address is not known to a selector
     if service.name == "intelligence" and nova.spec.models.llm.base_url:
         egress.append({"ports": _tcp(_port_of(nova.spec.models.llm.base_url))})  # its address may be any
-    return _policy(nova, service.name, ingress, egress)
+    return _policy(nova, service.name, ingress, _once(egress))
 
 
 def _peer_ports(peer: str) -> tuple[int, ...]:
@@ -133,21 +127,36 @@ def _port_of(url: str) -> int:
         return usual  # no number: the service says so when it starts
 
 
-def _postgres(nova: Nova) -> dict[str, Any]:
-    if nova.spec.postgres.mode == "External":
-        return {"ports": [{"protocol": "TCP", "port": 1024, "endPort": 65535}]}  # its port stands in a Secret
-    return {"to": _pods("postgres"), "ports": _tcp(POSTGRES_PORT)}
+ANY_HIGH_PORT: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": 1024, "endPort": 65535}]}
+"""To a store that is not ours: its port stands in a Secret."""
 
 
-def build_store_policy(nova: Nova, component: str) -> Manifest | None:
-    """Return the policy of `postgres` or `redis`: its users come in, nothing goes out."""
-    if component == "postgres":
-        users = (*(service.name for service in SERVICES if service.schema), "migrate")
-        return _policy(nova, component, [{"from": _pods(*users), "ports": _tcp(POSTGRES_PORT)}], [])
-    users = tuple(service.name for service in SERVICES if service.redis)
-    return _policy(nova, component, [{"from": _pods(*users), "ports": _tcp(REDIS_PORT)}], [])
+def _uses(service: Service, store: str) -> bool:
+    return {stores.POSTGRES: service.schema is not None, stores.REDIS: service.redis, stores.CACHE: service.cache}[
+        store
+    ]
+
+
+def _store(nova: Nova, store: str) -> dict[str, Any]:
+    if store not in stores.run_by_us(nova.spec):
+        return ANY_HIGH_PORT
+    return {"to": _pods(store), "ports": _tcp(stores.PORT[store])}
+
+
+def build_store_policy(nova: Nova, store: str) -> Manifest | None:
+    """Return the policy of a data store: its users come in, nothing goes out."""
+    users = [service.name for service in SERVICES if _uses(service, store)]
+    if store == stores.POSTGRES:
+        users.append("migrate")
+    return _policy(nova, store, [{"from": _pods(*users), "ports": _tcp(stores.PORT[store])}], [])
 
 
 def build_migrate_policy(nova: Nova) -> Manifest | None:
-    """Return the policy of the migration Job: to Postgres, and nobody comes in."""
-    return _policy(nova, "migrate", [], [DNS, _postgres(nova)])
+    """Return the policy of the migration Job: to Postgres and to a Redis that is not ours, and nobody comes in."""
+    ours = stores.run_by_us(nova.spec)
+    tried = [store for store in stores.stores_of(nova.spec) if store == stores.POSTGRES or store not in ours]
+    return _policy(nova, "migrate", [], _once([DNS, *(_store(nova, store) for store in tried)]))
+
+
+def _once(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [rule for number, rule in enumerate(rules) if rule not in rules[:number]]

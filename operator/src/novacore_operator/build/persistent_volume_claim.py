@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from novacore_operator.build.common import amount, canonical, selector
 from novacore_operator.build.site import Site
-from novacore_operator.state import ClaimFacts, Kind, Manifest, Nova
+from novacore_operator.state import ClaimFacts, Kind, Manifest, Nova, stores
 from novacore_operator.state.names import LABEL_MANAGED_BY, MANAGER
 
 PERSISTENT_VOLUME_CLAIM = Kind(
@@ -19,9 +19,10 @@ DATA = "data"
 def persistent_volume_claims(site: Site) -> Iterator[Manifest | None]:
     """Return the claims that must grow, or that were grown before; one that fits is not touched."""
     spec = site.nova.spec
-    if spec.postgres.mode == "Simple":
-        yield _grown(site, "postgres", spec.postgres.storage.size)
-    yield _grown(site, "redis", spec.redis.storage.size)
+    sizes = {stores.POSTGRES: spec.postgres.storage.size, stores.REDIS: spec.redis.storage.size}
+    for store in stores.run_by_us(spec):
+        if store in sizes:
+            yield _grown(site, store, sizes[store])
 
 
 def _grown(site: Site, component: str, size: str) -> Manifest | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from novacore_contracts.releases import RELEASES
 from novacore_operator.api.service import Image
 from novacore_operator.api.spec import Spec
 from novacore_operator.state import Kind
@@ -38,7 +37,7 @@ def since(spec: Spec, release: str) -> bool:
     What a pod looks like follows from the release alone, so that a newer operator restarts nothing: each change of a
     template asks here (`tests/unit/operator/build/templates.json` holds the older ones).
     """
-    return RELEASES.index(spec.version) >= RELEASES.index(release) if spec.version in RELEASES else True
+    return spec.since(release)
 
 
 def release_arguments(spec: Spec, service: str | None = None) -> list[str]:

@@ -19,6 +19,7 @@ DEFAULTS: dict[str, tuple[str, str, str, str]] = {
     "distillation-worker": ("20m", "96Mi", "1", "384Mi"),
     "postgres": ("100m", "192Mi", "2", "768Mi"),
     "redis": ("20m", "32Mi", "1", "256Mi"),
+    "redis-cache": ("20m", "32Mi", "1", "256Mi"),
     "migrate": ("20m", "96Mi", "1", "384Mi"),
 }
 

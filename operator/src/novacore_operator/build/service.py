@@ -9,14 +9,12 @@ from novacore_contracts.services import (
     BY_NAME,
     GATEWAY_NODE_PORT,
     INTERNAL_PORT,
-    POSTGRES_PORT,
     PUBLIC_SERVICE_NAME,
-    REDIS_PORT,
     Service,
 )
 from novacore_operator.build.common import manifest, selector
 from novacore_operator.build.site import Site
-from novacore_operator.state import Kind, Manifest, Nova
+from novacore_operator.state import Kind, Manifest, Nova, stores
 from novacore_operator.state.names import LABEL_SERVING
 
 SERVICE = Kind("Service", "v1", "services", wave=1)
@@ -24,9 +22,8 @@ SERVICE = Kind("Service", "v1", "services", wave=1)
 
 def services(site: Site) -> Iterator[Manifest | None]:
     """Return the Services of an installation."""
-    if site.nova.spec.postgres.mode == "Simple":
-        yield build_store_service(site.nova, "postgres", POSTGRES_PORT)
-    yield build_store_service(site.nova, "redis", REDIS_PORT)
+    for store in stores.run_by_us(site.nova.spec):
+        yield build_store_service(site.nova, store)
     yield build_public_service(site.nova)
     for service in site.nova.spec.enabled_services():
         yield build_service(site.nova, service)
@@ -69,16 +66,16 @@ def build_public_service(nova: Nova) -> Manifest:
     )
 
 
-def build_store_service(nova: Nova, component: str, port: int) -> Manifest:
+def build_store_service(nova: Nova, component: str) -> Manifest:
     """Return the Service of a data store. Not headless: a connection survives the pod's change of address."""
     return manifest(
         SERVICE,
         nova,
-        f"novacore-{component}",
+        stores.FULL_NAME[component],
         component=component,
         spec={
             "type": "ClusterIP",
             "selector": selector(component),
-            "ports": [_port(component, port)],
+            "ports": [_port(stores.PORT_NAME[component], stores.PORT[component])],
         },
     )

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 
 from novacore_operator.build.common import manifest
 from novacore_operator.build.site import Site
-from novacore_operator.state import Kind, Manifest, Nova
+from novacore_operator.state import Kind, Manifest, Nova, stores
 
 SERVICE_ACCOUNT = Kind("ServiceAccount", "v1", "serviceaccounts", wave=1)
 
 
 def service_accounts(site: Site) -> Iterator[Manifest | None]:
     """Return the ServiceAccounts of an installation."""
-    if site.nova.spec.postgres.mode == "Simple":
-        yield build_service_account(site.nova, "postgres")
-    for component in ("redis", "migrate"):
+    for component in (*stores.run_by_us(site.nova.spec), "migrate"):
         yield build_service_account(site.nova, component)
     for service in site.nova.spec.enabled_services():
         yield build_service_account(site.nova, service.name)

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from novacore_contracts.services import BY_NAME
 from novacore_operator.api.limits import Tier
 from novacore_operator.api.spec import Spec
 from novacore_operator.build.common import CONFIG_MAP, manifest
@@ -30,6 +31,8 @@ def settings_of(spec: Spec, service: str) -> dict[str, Any]:
         "profile": spec.profile,
         "tiers": _tiers(spec),
     }
+    if BY_NAME[service].cache and spec.cache_is_separate():
+        common["redis_cache"] = "separate"
     return common | _own(spec, service)
 
 

@@ -15,10 +15,9 @@ class Contents:
     material: Material = field(repr=False)
     root_jwks: str
     ca_bundle: str
-    redis_users: Mapping[str, str]
+    redis_users: Mapping[str, Mapping[str, str]]  # store -> user -> SHA-256 of his password
     roles_hash: str
-    postgres_hash: str
-    redis_hash: str
+    store_hash: Mapping[str, str]  # store -> hash of the Secrets it reads when it starts
 
 
 @dataclass(frozen=True, slots=True)

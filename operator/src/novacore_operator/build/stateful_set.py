@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from novacore_contracts.services import POSTGRES_NAME, POSTGRES_PORT, REDIS_NAME, REDIS_PORT
+from novacore_contracts.services import POSTGRES_PORT, REDIS_PORT
 from novacore_operator.api.resources import Resources
 from novacore_operator.api.stores import Storage
 from novacore_operator.build.common import canonical, labels, manifest, selector
@@ -20,13 +20,13 @@ from novacore_operator.build.pod import (
 )
 from novacore_operator.build.resources import build_resources
 from novacore_operator.build.site import Site
-from novacore_operator.build.store_config import build_postgres_config, build_redis_config
-from novacore_operator.state import Kind, Manifest, Nova, WorkloadFacts, names
+from novacore_operator.build.store_config import build_store_config
+from novacore_operator.state import Kind, Manifest, Nova, WorkloadFacts, names, stores
 from novacore_operator.state.names import ANNOTATION_TEMPLATE, LABEL_VERSION
 from novacore_operator.state.ownership import digest
 
 STATEFUL_SET = Kind("StatefulSet", "apps/v1", "statefulsets", wave=2, verbs=("list", "watch", "create", "patch"))
-"""Never deleted: a data store goes with its owner."""
+"""Deleted is only the one without a volume (`rbac`): a data store goes with its owner."""
 STORE_USER = 999
 """User of the well-known Postgres and Redis images."""
 
@@ -34,17 +34,14 @@ STORE_USER = 999
 def stateful_sets(site: Site) -> Iterator[Manifest | None]:
     """Return the data stores of an installation. Their configuration is read at start: its hash replaces the pod."""
     nova, contents = site.nova, site.contents
-    postgres, redis = build_postgres_config(nova), build_redis_config(nova, contents.redis_users)
-    yield build_postgres(
-        nova,
-        config_hash=digest([postgres and postgres["data"], contents.postgres_hash]),
-        created=_created(site, POSTGRES_NAME),
-    )
-    yield build_redis(
-        nova,
-        config_hash=digest([redis["data"], contents.redis_hash]),
-        created=_created(site, REDIS_NAME),
-    )
+    for store in stores.run_by_us(nova.spec):
+        config = build_store_config(nova, store, contents.redis_users)
+        mark = digest([config["data"], contents.store_hash[store]])
+        created = _created(site, stores.FULL_NAME[store])
+        if store == stores.POSTGRES:
+            yield build_postgres(nova, config_hash=mark, created=created)
+        else:
+            yield build_redis(nova, store, config_hash=mark, created=created)
 
 
 def _created(site: Site, name: str) -> WorkloadFacts | None:
@@ -52,16 +49,14 @@ def _created(site: Site, name: str) -> WorkloadFacts | None:
     return live.facts if live is not None and isinstance(live.facts, WorkloadFacts) else None
 
 
-def build_postgres(nova: Nova, *, config_hash: str, created: WorkloadFacts | None = None) -> Manifest | None:
-    """Return the StatefulSet of Postgres, or None in mode External.
+def build_postgres(nova: Nova, *, config_hash: str, created: WorkloadFacts | None = None) -> Manifest:
+    """Return the StatefulSet of Postgres.
 
     `config_hash`: of configuration, password and certificate, which are read at start. `created`: of the live object,
     for what cannot be changed there: the size in its claim template (growth goes through the claim), its way of
     managing pods.
     """
     postgres = nova.spec.postgres
-    if postgres.mode != "Simple":
-        return None
     volumes = [
         config_volume("config", names.POSTGRES_CONFIG),
         secret_volume("admin", names.POSTGRES_ADMIN),
@@ -106,12 +101,15 @@ def build_postgres(nova: Nova, *, config_hash: str, created: WorkloadFacts | Non
     )
 
 
-def build_redis(nova: Nova, *, config_hash: str, created: WorkloadFacts | None = None) -> Manifest:
-    """Return the StatefulSet of Redis."""
+def build_redis(
+    nova: Nova, store: str = stores.REDIS, *, config_hash: str, created: WorkloadFacts | None = None
+) -> Manifest:
+    """Return the StatefulSet of a Redis. The one for caches has no volume: it keeps nothing."""
     redis = nova.spec.redis
+    lasts = store == stores.REDIS
     volumes = [
-        config_volume("config", names.REDIS_CONFIG),
-        secret_volume("tls", names.REDIS_TLS),
+        config_volume("config", names.REDIS_CONFIG if lasts else names.REDIS_CACHE_CONFIG),
+        secret_volume("tls", stores.TLS[store]),
         empty_dir("tmp", size="64Mi"),
     ]
     container = {
@@ -124,7 +122,7 @@ def build_redis(nova: Nova, *, config_hash: str, created: WorkloadFacts | None =
         # Not by a bare connection: Redis logs each one that ends without a TLS handshake.
         "livenessProbe": _exec("/etc/novacore/redis/ready.sh", period_s=20, failures=6),
         "volumeMounts": [
-            {"name": DATA, "mountPath": "/data"},
+            *([{"name": DATA, "mountPath": "/data"}] if lasts else []),
             {"name": "config", "mountPath": "/etc/novacore/redis", "readOnly": True},
             {"name": "tls", "mountPath": "/etc/novacore/tls", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount of its own
@@ -132,10 +130,10 @@ def build_redis(nova: Nova, *, config_hash: str, created: WorkloadFacts | None =
     }
     return _store(
         nova,
-        "redis",
+        store,
         container,
         volumes,
-        storage=redis.storage,
+        storage=redis.storage if lasts else None,
         resources=redis.resources,
         config_hash=config_hash,
         created=created,
@@ -157,7 +155,7 @@ def _store(
     container: dict[str, Any],
     volumes: list[dict[str, Any]],
     *,
-    storage: Storage,
+    storage: Storage | None,
     resources: Resources | None,
     config_hash: str,
     created: WorkloadFacts | None,
@@ -192,18 +190,24 @@ def _store(
         component=component,
         annotations={ANNOTATION_TEMPLATE: digest(template)},
         spec={
-            "serviceName": {"postgres": POSTGRES_NAME, "redis": REDIS_NAME}[component],
+            "serviceName": stores.FULL_NAME[component],
             "replicas": 1,
             "podManagementPolicy": _pod_management(created),
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(component)},
             "template": template,
-            "volumeClaimTemplates": [
-                _claim_template(component, storage, created.storage if created is not None else None)
-            ],
-            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": storage.reclaim, "whenScaled": "Retain"},
+            **_volume(component, storage, created.storage if created is not None else None),
         },
     )
+
+
+def _volume(component: str, storage: Storage | None, created_size: str | None) -> dict[str, Any]:
+    if storage is None:
+        return {}
+    return {
+        "volumeClaimTemplates": [_claim_template(component, storage, created_size)],
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": storage.reclaim, "whenScaled": "Retain"},
+    }
 
 
 def _pod_management(created: WorkloadFacts | None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from novacore_contracts.services import DATABASE, POSTGRES_PORT, REDIS_PORT
 from novacore_operator.build.common import CONFIG_MAP, manifest, size_bytes
 from novacore_operator.build.resources import build_resources
-from novacore_operator.state import Manifest, Nova, names
+from novacore_operator.state import Manifest, Nova, names, stores
 
 MIB = 1 << 20
 
@@ -58,11 +58,14 @@ answer=$(redis-cli --tls --cacert /etc/novacore/tls/ca.crt --user probe --pass p
 """
 
 
-def build_postgres_config(nova: Nova) -> Manifest | None:
-    """Return the ConfigMap of Postgres, or None in mode External. A quarter of the memory limit goes to its cache."""
+def build_store_config(nova: Nova, store: str, users: Mapping[str, Mapping[str, str]]) -> Manifest:
+    """Return the ConfigMap of a store that we run. `users`: of each Redis."""
+    return build_postgres_config(nova) if store == stores.POSTGRES else build_redis_config(nova, users[store], store)
+
+
+def build_postgres_config(nova: Nova) -> Manifest:
+    """Return the ConfigMap of Postgres. A quarter of the memory limit goes to its cache."""
     postgres = nova.spec.postgres
-    if postgres.mode != "Simple":
-        return None
     limit = size_bytes(build_resources("postgres", postgres.resources)["limits"]["memory"])
     text = f"""\
 data_directory = '/var/lib/postgresql/data'
@@ -102,9 +105,18 @@ log_parameter_max_length_on_error = 0
     )
 
 
-def build_redis_config(nova: Nova, users: Mapping[str, str]) -> Manifest:
-    """Return the ConfigMap of Redis. `users`: name -> SHA-256 of its password (256 random bits: not guessable)."""
-    limit = size_bytes(build_resources("redis", nova.spec.redis.resources)["limits"]["memory"])
+KEEPING = {
+    # What is written stays: a full Redis refuses writes.
+    stores.REDIS: ('dir /data\nappendonly yes\nappendfsync everysec\nsave ""', "noeviction"),
+    # What is written may go: a full one drops what was not used for longest, and one that starts has nothing.
+    stores.CACHE: ('dir /tmp\nappendonly no\nsave ""', "allkeys-lru"),
+}
+
+
+def build_redis_config(nova: Nova, users: Mapping[str, str], store: str = stores.REDIS) -> Manifest:
+    """Return the ConfigMap of a Redis. `users`: name -> SHA-256 of its password (256 random bits: not guessable)."""
+    limit = size_bytes(build_resources(store, nova.spec.redis.resources)["limits"]["memory"])
+    kept, policy = KEEPING[store]
     text = f"""\
 port 0
 tls-port {REDIS_PORT}
@@ -113,12 +125,9 @@ tls-key-file /etc/novacore/tls/tls.key
 tls-ca-cert-file /etc/novacore/tls/ca.crt
 tls-auth-clients no
 aclfile /etc/novacore/redis/users.acl
-dir /data
-appendonly yes
-appendfsync everysec
-save ""
+{kept}
 maxmemory {limit * 3 // 4 // MIB}mb
-maxmemory-policy noeviction
+maxmemory-policy {policy}
 """
     rules = [
         "user default off resetpass nocommands",
@@ -129,7 +138,7 @@ maxmemory-policy noeviction
     return manifest(
         CONFIG_MAP,
         nova,
-        names.REDIS_CONFIG,
-        component="redis",
+        names.REDIS_CONFIG if store == stores.REDIS else names.REDIS_CACHE_CONFIG,
+        component=store,
         data={"redis.conf": text, "users.acl": "\n".join(rules) + "\n", "ready.sh": REDIS_READY},
     )

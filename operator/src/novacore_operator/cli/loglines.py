@@ -17,10 +17,11 @@ from rich.text import Text
 from novacore_contracts.services import SERVICES
 from novacore_operator.cli.errors import printable
 from novacore_operator.state.names import LABEL_COMPONENT, LABEL_NAME
+from novacore_operator.state.stores import STORES
 
 OPERATOR = "operator"
 SERVICE_NAMES = tuple(service.name for service in SERVICES)
-SOURCES = (*SERVICE_NAMES, "postgres", "redis", "migrate", OPERATOR)
+SOURCES = (*SERVICE_NAMES, *STORES, "migrate", OPERATOR)
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 PREFIXED = re.compile(r"\[pod/([^/\]]+)/([^\]]+)\] ?(.*)", re.DOTALL)
 OWN_PLACE = frozenset({"ts", "level", "service", "version", "pod", "event", "error"})

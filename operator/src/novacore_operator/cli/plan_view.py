@@ -16,10 +16,11 @@ from novacore_contracts.services import SERVICES
 from novacore_operator.cli.errors import BLOCKED, CHANGES, DONE, printable
 from novacore_operator.preview import Change, FieldChange, Preview
 from novacore_operator.state import Ref
+from novacore_operator.state.stores import STORES
 
 PREFIX = "novacore-"
 INSTALLATION = "installation"
-COMPONENTS = ("postgres", "redis", "migrate", *(service.name for service in SERVICES))
+COMPONENTS = (*STORES, "migrate", *(service.name for service in SERVICES))
 ORDER = {name: n for n, name in enumerate((INSTALLATION, *COMPONENTS))}
 SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
 WHY = {"missing": "", "changed": "", "drift": "somebody changed it: put back", "unwanted": "no longer wanted"}

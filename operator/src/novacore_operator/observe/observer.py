@@ -29,6 +29,7 @@ from novacore_operator.state import (
     Sealed,
     names,
     ref_of,
+    stores,
 )
 from novacore_operator.state.names import LABEL_MANAGED_BY, MANAGER
 from novacore_operator.telemetry import Metrics
@@ -157,7 +158,7 @@ class Observer:
                 if others is not None:
                     foreign[live.ref.name] = others
         self._root(nova.namespace, objects, material, foreign)
-        await self._confirm_absent(nova.namespace, objects, material, foreign)
+        await self._confirm_absent(nova, objects, material, foreign)
         remembered = self._material.get(nova.namespace, {})
         for name, data in remembered.items():
             found = material.setdefault(name, {})
@@ -200,14 +201,15 @@ class Observer:
 
     async def _confirm_absent(
         self,
-        namespace: str,
+        nova: Nova,
         objects: dict[Ref, Live],
         material: dict[str, dict[str, bytes]],
         foreign: dict[str, Sealed],
     ) -> None:
         """Ask by name for each Secret that the caches lack and memory does not know (OBS-2)."""
-        known = self._material.get(namespace, {})
-        for ref in (*(Ref("Secret", namespace, name) for name in names.SECRETS), self._root_ref(namespace)):
+        known = self._material.get(nova.namespace, {})
+        wanted = (Ref("Secret", nova.namespace, name) for name in stores.secrets_of(nova.spec))
+        for ref in (*wanted, self._root_ref(nova.namespace)):
             if ref.name in material or ref.name in known:
                 continue
             body = await self._kube.get(ref)
@@ -218,9 +220,7 @@ class Observer:
 
     async def _referenced(self, nova: Nova) -> dict[str, Referenced]:
         """Read the Secrets that the spec names. They are not watched: the next event or resync looks again."""
-        wanted = set()
-        if nova.spec.postgres.mode == "External" and nova.spec.postgres.external is not None:
-            wanted.add(nova.spec.postgres.external.admin_secret_ref.name)
+        wanted = {login.name for login in stores.logins(nova.spec)}
         if nova.spec.models.llm.api_key_secret_ref is not None:
             wanted.add(nova.spec.models.llm.api_key_secret_ref.name)
         found = {}

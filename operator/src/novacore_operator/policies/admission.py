@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from cryptography import x509
+
 from novacore_contracts.releases import RELEASES
 from novacore_operator.policies import Finding, Policy, maintenance
 from novacore_operator.reasons import Reason
-from novacore_operator.state import Nova, Observed, Referenced
+from novacore_operator.state import Nova, Observed, Referenced, stores
 
-POSTGRES_KEYS = ("host", "port", "user", "password", "database", "ca")
+VALUE_CHARS_MAX = 16_384
+"""Of a key of a store's Secret; a CA bundle is the longest."""
+HOST_CHARS_MAX = 253
 
 
 def namespace_taken(nova: Nova, seen: Observed) -> Finding | None:
@@ -38,24 +42,63 @@ def window_invalid(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG00
     return maintenance.window_invalid(nova.spec.maintenance.windows)
 
 
-def postgres_secret_missing(nova: Nova, seen: Observed) -> Finding | None:
-    """Find an external Postgres whose Secret is absent, not granted or incomplete."""
-    external = nova.spec.postgres.external
-    if nova.spec.postgres.mode != "External" or external is None:
+def release_too_old(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG001 - the signature is Policy's
+    """Find a way of running the stores that the release asked for cannot use."""
+    if nova.spec.since("0.2.0"):
         return None
-    return _lacking(
-        seen.referenced.get(external.admin_secret_ref.name),
-        external.admin_secret_ref.name,
-        POSTGRES_KEYS,
-        field="spec.postgres.external.adminSecretRef",
-    ) or _bad_port(seen.referenced[external.admin_secret_ref.name])
+    postgres, redis = nova.spec.postgres.external, nova.spec.redis
+    asked = (
+        ("redis.mode External", redis.mode == "External"),
+        ("redis.cache Separate", redis.cache == "Separate"),
+        ("postgres.external.perServiceSecretRefs", postgres is not None and bool(postgres.per_service_secret_refs)),
+    )
+    found = [words for words, yes in asked if yes]
+    if not found:
+        return None
+    return Finding(
+        Reason.RELEASE_TOO_OLD,
+        f"{', '.join(found)}: release {nova.spec.version} cannot use it: set spec.version to 0.2.0 or later, "
+        "or take it out",
+    )
 
 
-def _bad_port(found: Referenced) -> Finding | None:
-    text = found.data.reveal()["port"].decode(errors="replace").strip() if found.data is not None else ""
-    if text.isdigit() and 0 < int(text) < 65536:
+def store_secret_missing(nova: Nova, seen: Observed) -> Finding | None:
+    """Find a store that is not ours whose Secret is absent, not granted, incomplete or unusable."""
+    for login in stores.logins(nova.spec):
+        found = seen.referenced.get(login.name)
+        lacking = _lacking(found, login.name, login.keys, field=login.field) or _unusable(found, login.keys)
+        if lacking is not None:
+            return lacking
+    return None
+
+
+def _unusable(found: Referenced | None, keys: tuple[str, ...]) -> Finding | None:
+    """Find a value that would only fail later, with a worse message, or stop the clients of our own stores too."""
+    if found is None or found.data is None:
         return None
-    return Finding(Reason.SECRET_MISSING, f"Secret {found.name}: key port is not a port number: set it to 1 to 65535")
+    values = {key: found.data.reveal()[key] for key in keys}
+    unreadable = [key for key, value in values.items() if not value.isascii() or len(value) > VALUE_CHARS_MAX]
+    if unreadable:
+        return _malformed(found, unreadable[0], f"is not plain text of at most {VALUE_CHARS_MAX} characters")
+    text = {key: value.decode().strip() for key, value in values.items()}
+    if not (text["port"].isdigit() and 0 < int(text["port"]) < 65536):
+        return _malformed(found, "port", "is not a port number: set it to 1 to 65535")
+    if not 0 < len(text["host"]) <= HOST_CHARS_MAX or any(mark in text["host"] for mark in " /@\t\n"):
+        return _malformed(found, "host", "is not a host name: give the name alone, as it stands in the certificate")
+    if not _is_certificates(values["ca"]):
+        return _malformed(found, "ca", "is not one or more certificates in PEM: give that of the server's authority")
+    return None
+
+
+def _is_certificates(pem: bytes) -> bool:
+    try:
+        return bool(x509.load_pem_x509_certificates(pem))
+    except ValueError:
+        return False
+
+
+def _malformed(found: Referenced, key: str, what: str) -> Finding:
+    return Finding(Reason.SECRET_MISSING, f"Secret {found.name}: key {key} {what}")
 
 
 def provider_secret_missing(nova: Nova, seen: Observed) -> Finding | None:
@@ -89,6 +132,7 @@ MAY_ACT: tuple[Policy, ...] = (
     namespace_taken,  # first: nothing below matters for a resource that owns nothing
     window_invalid,
     version_unknown,  # before secrets: another release may need others
-    postgres_secret_missing,
+    release_too_old,
+    store_secret_missing,
     provider_secret_missing,
 )

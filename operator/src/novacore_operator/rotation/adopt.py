@@ -21,7 +21,7 @@ from novacore_operator.state import Material, Sealed, names
 
 PASSWORD = re.compile(rb"[!-~]{32,}")
 LOG_KEY = re.compile(rb"[0-9a-f]{64}")
-CERTIFICATES = (names.CA_PRIVATE, names.POSTGRES_TLS, names.REDIS_TLS)
+CERTIFICATES = (names.CA_PRIVATE, names.POSTGRES_TLS, names.REDIS_TLS, names.REDIS_CACHE_TLS)
 
 
 def adopt(have: Material, foreign: Mapping[str, Sealed], setting: mint.Setting) -> Material:

@@ -24,6 +24,7 @@ from novacore_contracts.services import (
     DATABASE,
     POSTGRES_NAME,
     POSTGRES_PORT,
+    REDIS_CACHE_NAME,
     REDIS_NAME,
     REDIS_PORT,
     SERVICES,
@@ -31,7 +32,7 @@ from novacore_contracts.services import (
 )
 from novacore_operator.rotation import forms
 from novacore_operator.rotation.forms import Entropy, Jwk
-from novacore_operator.state import Material, PostgresAdmin, names
+from novacore_operator.state import Material, PostgresAdmin, RedisLogin, names
 
 JWT_RINGS: tuple[tuple[str, str], ...] = (
     ("serviceJwt", names.SERVICE_JWT_PRIVATE),
@@ -42,10 +43,13 @@ ROOT_KEY = "root.jwk"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the material depends on. `postgres` is None in mode Simple: the operator is its own administrator."""
+    """What the material depends on. A store whose access is None here is run by the operator itself."""
 
     namespace: str
     postgres: PostgresAdmin | None = None
+    redis: RedisLogin | None = None
+    redis_cache: RedisLogin | None = None
+    own_cache: bool = False  # a second Redis of ours, for what may be lost
     provider_key: str | None = field(default=None, repr=False)
 
 
@@ -87,17 +91,18 @@ def root_jwks(material: Material, namespace: str) -> str:
 
 
 def ca_bundle(material: Material, setting: Setting) -> str:
-    """Return the certificates that clients of the data stores trust: ours, and that of an external Postgres."""
+    """Return the certificates that clients of the data stores trust: ours, and those of stores that are not ours."""
     own = material[names.CA_PRIVATE]["tls.crt"].decode()
-    foreign = setting.postgres.ca if setting.postgres else None
-    return own + (foreign.strip() + "\n" if foreign else "")
+    given = (login.ca for login in (setting.postgres, setting.redis, setting.redis_cache) if login is not None)
+    foreign = dict.fromkeys(ca.strip() for ca in given if ca)
+    return own + "".join(f"{ca}\n" for ca in foreign)
 
 
-def redis_users(material: Material) -> dict[str, str]:
-    """Return Redis user -> SHA-256 of its password."""
+def redis_users(material: Material, *, cache: bool = False) -> dict[str, str]:
+    """Return Redis user -> SHA-256 of its password; of the Redis for caches, if asked for that."""
     users = {}
     for service in SERVICES:
-        if service.redis:
+        if service.redis and (service.cache or not cache):
             document = forms.payload_unverified(material[names.creds(service.name)]["redis.jws"])
             if document is not None:
                 secret = str(document.active.material["password"])
@@ -231,8 +236,13 @@ def _certificates(forge: _Forge) -> None:
             forge.entropy, name=f"NovaCore {forge.setting.namespace} {forge.now:%Y-%m-%d}", now=forge.now
         )
         authority |= {"tls.crt": certificate, "tls.key": key}
-    for secret_name, host in ((names.POSTGRES_TLS, POSTGRES_NAME), (names.REDIS_TLS, REDIS_NAME)):
-        if host == POSTGRES_NAME and forge.setting.postgres is not None:
+    setting = forge.setting
+    for secret_name, host, is_ours in (
+        (names.POSTGRES_TLS, POSTGRES_NAME, setting.postgres is None),
+        (names.REDIS_TLS, REDIS_NAME, setting.redis is None),
+        (names.REDIS_CACHE_TLS, REDIS_CACHE_NAME, setting.own_cache),
+    ):
+        if not is_ours:
             forge.secrets.pop(secret_name, None)
             continue
         server = forge.secrets.setdefault(secret_name, {})
@@ -279,8 +289,7 @@ def _credentials(forge: _Forge) -> None:
         if service.role is not None:
             _credential(forge, secret, "postgres", _postgres_login(forge, service))
         if service.redis:
-            place = {"user": service.name, "host": REDIS_NAME, "port": REDIS_PORT, "tls": True}
-            _credential(forge, secret, "redis", place)
+            _credential(forge, secret, "redis", _redis_login(forge, service))
         if service.name == "intelligence":
             _provider(forge, secret)
 
@@ -296,20 +305,45 @@ def _postgres_login(forge: _Forge, service: Service) -> dict[str, Any]:
     }
 
 
+def _redis_login(forge: _Forge, service: Service) -> dict[str, Any]:
+    """Return where Redis is, and under `cache`, where what may be lost has one of its own, where that is."""
+    setting = forge.setting
+
+    def place(login: RedisLogin | None, host: str) -> dict[str, Any]:
+        if login is None:
+            return {"user": service.name, "host": host, "port": REDIS_PORT, "tls": True}
+        return {"user": login.user, "password": login.password, "host": login.host, "port": login.port, "tls": True}
+
+    found = place(setting.redis, REDIS_NAME)
+    if service.cache and (setting.own_cache or setting.redis_cache is not None):
+        found["cache"] = place(setting.redis_cache, REDIS_CACHE_NAME)
+    return found
+
+
 def _credential(forge: _Forge, secret: dict[str, bytes], ring: str, place: dict[str, Any]) -> None:
-    """Keep a signed credential, or make it: the password stays when only the place or the root key changed."""
+    """Keep a signed credential, or make it: the password stays when only the place or the root key changed.
+
+    A `place` that brings a password is a login that somebody else made.
+    """
     entry = f"{ring}.jws"
     known = forms.payload_unverified(secret.get(entry))
-    material = dict(known.active.material) if known is not None and known.ring == ring else {}
-    if known is not None and len(str(material.get("password", ""))) >= 32:
-        same_place = {k: v for k, v in material.items() if k != "password"} == place
-        if same_place and forms.read_document(secret[entry], forge.root, ring) is not None:
-            return
-        wanted = {**place, "password": material["password"]}
-        secret[entry] = forms.sign_document(_one_key(forge, ring, wanted, before=known), forge.root)
+    before = known if known is not None and known.ring == ring else None
+    material = dict(before.active.material) if before is not None else {}
+    word = str(place.get("password", material.get("password", "")))
+    if "password" not in place and len(word) < 32:
+        before, word = None, forms.password(forge.entropy)
+    wanted = _with_password(place, word)
+    if material == wanted and forms.read_document(secret[entry], forge.root, ring) is not None:
         return
-    wanted = {**place, "password": forms.password(forge.entropy)}
-    secret[entry] = forms.sign_document(_one_key(forge, ring, wanted, before=None), forge.root)
+    secret[entry] = forms.sign_document(_one_key(forge, ring, wanted, before=before), forge.root)
+
+
+def _with_password(place: dict[str, Any], word: str) -> dict[str, Any]:
+    """Return a login with its password: one password for both Redis of ours."""
+    whole = {"password": word, **place}
+    if "cache" in whole:
+        whole["cache"] = {"password": word, **whole["cache"]}
+    return whole
 
 
 def _provider(forge: _Forge, secret: dict[str, bytes]) -> None:
@@ -347,6 +381,7 @@ def _roles(forge: _Forge) -> None:
             "sslmode": "verify-full",
         }
     )
+    _redis_check(forge, secret)
     known = {
         str(role.get("name")): str(role.get("scram", ""))
         for role in (json_object(secret.get("roles.json")) or {}).get("roles", [])
@@ -367,10 +402,24 @@ def _roles(forge: _Forge) -> None:
     secret["roles.json"] = forms.dumps({"roles": roles})
 
 
+def _redis_check(forge: _Forge, secret: dict[str, bytes]) -> None:
+    """The logins of a Redis that is not ours: the migration Job tries them before any service does."""
+    logins = [
+        {"name": name, "host": login.host, "port": login.port, "user": login.user, "password": login.password}
+        for name, login in (("redis", forge.setting.redis), ("redis-cache", forge.setting.redis_cache))
+        if login is not None
+    ]
+    if logins:
+        secret["redis.json"] = forms.dumps({"logins": logins})
+    else:
+        secret.pop("redis.json", None)
+
+
 def roles_hash(material: Material) -> str:
     """Return a hash of what the migration Job is given. One way and salted by 256-bit passwords: safe in a name."""
     secret = material[names.MIGRATE_CREDS]
-    return hashlib.sha256(secret["admin.json"] + secret["roles.json"]).hexdigest()[:20]
+    content = secret["admin.json"] + secret["roles.json"] + secret.get("redis.json", b"")
+    return hashlib.sha256(content).hexdigest()[:20]
 
 
 def store_hash(material: Material, *secrets: str) -> str:

@@ -262,3 +262,14 @@ class PostgresAdmin:
     password: str = field(repr=False)
     database: str
     ca: str | None = None  # PEM of a foreign CA; None: the installation's own
+
+
+@dataclass(frozen=True, slots=True)
+class RedisLogin:
+    """How a Redis that is not ours is reached."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    ca: str

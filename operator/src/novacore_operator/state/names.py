@@ -34,6 +34,8 @@ POSTGRES_TLS = "novacore-postgres-tls"
 POSTGRES_CONFIG = "novacore-postgres-config"
 REDIS_TLS = "novacore-redis-tls"
 REDIS_CONFIG = "novacore-redis-config"
+REDIS_CACHE_TLS = "novacore-redis-cache-tls"
+REDIS_CACHE_CONFIG = "novacore-redis-cache-config"
 MIGRATE = "novacore-migrate"
 MIGRATE_CREDS = "novacore-migrate-creds"
 LEASE = "novacore-operator"
@@ -76,6 +78,7 @@ SECRETS: tuple[str, ...] = (
     POSTGRES_ADMIN,
     POSTGRES_TLS,
     REDIS_TLS,
+    REDIS_CACHE_TLS,
     MIGRATE_CREDS,
     *(creds(service.name) for service in SERVICES),
 )

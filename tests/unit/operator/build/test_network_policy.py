@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from novacore_contracts.services import BY_NAME, INTERNAL_PORT, SERVICES
+from novacore_contracts.services import BY_NAME, INTERNAL_PORT, REDIS_PORT, SERVICES
 from novacore_operator.build.common import selector
 from novacore_operator.state import Manifest
 from tests.kit.callmatrix import COMPONENTS, PATHS, STORES, is_a_path, ports
 from tests.kit.reachability import End, may_connect
 from tests.unit.operator.build.objects import build
-from tests.unit.operator.make import ADMIN, World
+from tests.unit.operator.make import ADMIN, REDIS, World
 
 OUTSIDE = End(address="203.0.113.7")
 OPERATOR = End({"app.kubernetes.io/name": "novacore-operator"}, namespace="novacore-system")
@@ -24,6 +24,7 @@ def policies(**spec: Any) -> list[Manifest]:
     """Return the policies of an installation."""
     world = World()
     world.grant("pg", **ADMIN)
+    world.grant("redis", **REDIS)
     return [manifest for (kind, _), manifest in build(world, **spec).items() if kind == "NetworkPolicy"]
 
 
@@ -130,3 +131,17 @@ def test_an_external_postgres_is_reached_by_those_who_use_it() -> None:
 
 def test_network_policies_can_be_switched_off() -> None:
     assert policies(networkPolicy={"enabled": False}) == []
+
+
+def test_an_external_redis_is_reached_by_those_who_use_it_and_tried_by_the_migration() -> None:
+    found = policies(redis={"mode": "External", "external": {"secretRef": {"name": "redis"}}})
+    users = {*(service.name for service in SERVICES if service.redis), "migrate"}
+    components = (name for name in COMPONENTS if name != "redis")
+    assert {name for name in components if may_connect(found, pod(name), OUTSIDE, 6380)} == users
+
+
+def test_the_redis_for_caches_is_reached_by_those_who_keep_something_in_it() -> None:
+    found = policies(redis={"cache": "Separate"})
+    users = {service.name for service in SERVICES if service.cache}
+    assert {name for name in COMPONENTS if may_connect(found, pod(name), pod("redis-cache"), REDIS_PORT)} == users
+    assert not may_connect(found, pod("redis-cache"), OUTSIDE, 443)

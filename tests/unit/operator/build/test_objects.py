@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from novacore_contracts.services import BY_NAME, INTERNAL_PORT, SERVICES
+from novacore_operator.rotation.forms import payload_unverified
 from novacore_operator.state import Manifest, names, ref_of
 from tests.unit.operator.build.objects import build, templates
-from tests.unit.operator.make import ADMIN, World
+from tests.unit.operator.make import ADMIN, REDIS, World
 
 PODS = templates(build())
 
@@ -194,3 +195,74 @@ def test_names_are_fixed_whatever_the_resource_is_called() -> None:
     assert {BY_NAME[service.name].full_name for service in SERVICES} == {
         name for kind, name in build() if kind == "Deployment"
     }
+
+
+def credential(objects: Any, service: str, ring: str) -> dict[str, Any]:
+    """Return what a service logs in with."""
+    compact = base64.b64decode(objects["Secret", names.creds(service)]["data"][f"{ring}.jws"])
+    document = payload_unverified(compact)
+    assert document is not None
+    return dict(document.active.material)
+
+
+def test_production_has_a_second_redis_for_what_may_be_lost() -> None:
+    objects = build(profile="Production")
+    conf = objects["ConfigMap", names.REDIS_CACHE_CONFIG]["data"]["redis.conf"].splitlines()
+    assert {"appendonly no", "maxmemory-policy allkeys-lru", "port 0"} <= set(conf)
+    store = objects["StatefulSet", "novacore-redis-cache"]["spec"]
+    assert "volumeClaimTemplates" not in store
+    assert "noeviction" in objects["ConfigMap", names.REDIS_CONFIG]["data"]["redis.conf"]
+    users = {
+        line.split()[1] for line in objects["ConfigMap", names.REDIS_CACHE_CONFIG]["data"]["users.acl"].splitlines()
+    }
+    assert users == {"default", "probe", *(service.name for service in SERVICES if service.cache)}
+    for service in SERVICES:
+        settings = yaml.safe_load(objects["ConfigMap", names.settings(service.name)]["data"]["settings.yaml"])
+        assert (settings.get("redis_cache") == "separate") is service.cache
+        if service.redis:
+            login = credential(objects, service.name, "redis")
+            assert ("cache" in login) is service.cache
+            if service.cache:
+                assert login["cache"] == {**{k: login[k] for k in ("user", "password", "port", "tls")}} | {
+                    "host": "novacore-redis-cache"
+                }
+
+
+@pytest.mark.parametrize(
+    ("spec", "separate"),
+    [
+        ({}, False),
+        ({"redis": {"cache": "Separate"}}, True),
+        ({"profile": "Production", "redis": {"cache": "Shared"}}, False),
+        ({"profile": "Production", "version": "0.1.0"}, False),  # it cannot read of a second one
+    ],
+)
+def test_a_second_redis_is_there_when_asked_for(spec: dict[str, Any], separate: bool) -> None:
+    objects = build(**spec)
+    assert (("StatefulSet", "novacore-redis-cache") in objects) is separate
+    assert ((("Secret", names.REDIS_CACHE_TLS)) in objects) is separate
+
+
+def test_an_external_redis_replaces_ours_and_its_login_is_everybodys() -> None:
+    world = World()
+    world.grant("redis", **REDIS)
+    objects = build(world, redis={"mode": "External", "external": {"secretRef": {"name": "redis"}}})
+    assert not [name for kind, name in objects if "novacore-redis" in name]
+    login = credential(objects, "memory", "redis")
+    assert login == {"user": "shop", "password": "short", "host": "cache.example.org", "port": 6380, "tls": True}
+    assert objects["ConfigMap", names.CA]["data"]["ca.crt"].count("BEGIN CERTIFICATE") == 2
+    tried = json.loads(base64.b64decode(objects["Secret", names.MIGRATE_CREDS]["data"]["redis.json"]))["logins"]
+    assert [(one["name"], one["host"], one["port"], one["user"]) for one in tried] == [
+        ("redis", "cache.example.org", 6380, "shop")
+    ]
+
+
+def test_an_external_redis_may_have_a_second_one_beside_it() -> None:
+    world = World()
+    world.grant("redis", **REDIS)
+    world.grant("cache", **{**REDIS, "port": b"6390"})
+    refs = {"secretRef": {"name": "redis"}, "cacheSecretRef": {"name": "cache"}}
+    objects = build(world, redis={"mode": "External", "external": refs})
+    assert credential(objects, "memory", "redis")["cache"]["port"] == 6390
+    assert "cache" not in credential(objects, "intelligence", "redis")
+    assert objects["ConfigMap", names.CA]["data"]["ca.crt"].count("BEGIN CERTIFICATE") == 2, "each authority once"

@@ -8,9 +8,12 @@ from novacore_operator.policies import first
 from novacore_operator.policies.admission import MAY_ACT
 from novacore_operator.reasons import Reason
 from novacore_operator.state import Referenced
-from tests.unit.operator.make import ADMIN, World, make_nova
+from tests.unit.operator.make import ADMIN, REDIS, World, make_nova
 
 EXTERNAL: dict[str, Any] = {"postgres": {"mode": "External", "external": {"adminSecretRef": {"name": "pg"}}}}
+REDIS_EXTERNAL: dict[str, Any] = {
+    "redis": {"mode": "External", "external": {"secretRef": {"name": "redis"}, "cacheSecretRef": {"name": "cache"}}}
+}
 OPENAI: dict[str, Any] = {
     "models": {
         "llm": {
@@ -48,7 +51,19 @@ def situation(*, siblings: tuple[tuple[str, str], ...] = (), **secrets: dict[str
         (EXTERNAL, situation(pg=None), Reason.SECRET_NOT_GRANTED, "referencedSecrets"),
         (EXTERNAL, situation(pg={**ADMIN, "ca": b""}), Reason.SECRET_MISSING, "lacks ca"),
         (EXTERNAL, situation(pg={**ADMIN, "port": b"x"}), Reason.SECRET_MISSING, "port"),
+        (EXTERNAL, situation(pg={**ADMIN, "port": b"65536"}), Reason.SECRET_MISSING, "1 to 65535"),
+        (EXTERNAL, situation(pg={**ADMIN, "host": b"postgres://db"}), Reason.SECRET_MISSING, "host"),
+        (EXTERNAL, situation(pg={**ADMIN, "ca": b"not PEM"}), Reason.SECRET_MISSING, "certificates in PEM"),
+        (EXTERNAL, situation(pg={**ADMIN, "password": b"\xff\xfe"}), Reason.SECRET_MISSING, "plain text"),
+        (EXTERNAL, situation(pg={**ADMIN, "user": b"u" * 20_000}), Reason.SECRET_MISSING, "at most 16384"),
         (EXTERNAL, situation(pg=ADMIN), None, ""),
+        (REDIS_EXTERNAL, situation(redis=REDIS), Reason.SECRET_MISSING, "cacheSecretRef names Secret cache"),
+        (REDIS_EXTERNAL, situation(redis=REDIS, cache=None), Reason.SECRET_NOT_GRANTED, "referencedSecrets"),
+        (REDIS_EXTERNAL, situation(redis={**REDIS, "user": b""}), Reason.SECRET_MISSING, "lacks user"),
+        (REDIS_EXTERNAL, situation(redis=REDIS, cache=REDIS), None, ""),
+        ({**REDIS_EXTERNAL, "version": "0.1.0"}, situation(redis=REDIS, cache=REDIS), Reason.RELEASE_TOO_OLD, "0.2.0"),
+        ({"redis": {"cache": "Separate"}, "version": "0.1.0"}, situation(), Reason.RELEASE_TOO_OLD, "cache Separate"),
+        ({"profile": "Production", "version": "0.1.0"}, situation(), None, ""),
         (OPENAI, situation(), Reason.SECRET_MISSING, "apiKey"),
         (OPENAI, situation(key={"apiKey": b"sk"}), None, ""),
     ],

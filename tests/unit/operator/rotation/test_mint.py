@@ -157,10 +157,16 @@ def test_scram_verifier_proves_the_server_of_rfc_7677() -> None:
 
 
 @pytest.mark.parametrize(
-    ("secret", "host"), [(names.POSTGRES_TLS, "novacore-postgres"), (names.REDIS_TLS, "novacore-redis")]
+    ("secret", "host"),
+    [
+        (names.POSTGRES_TLS, "novacore-postgres"),
+        (names.REDIS_TLS, "novacore-redis"),
+        (names.REDIS_CACHE_TLS, "novacore-redis-cache"),
+    ],
 )
 def test_servers_have_certificates_for_their_names(secret: str, host: str) -> None:
-    material = make_material()
+    with_cache = mint.Setting("test", own_cache=True)
+    material = mint.complete(make_material(), with_cache, now=NOW, entropy=Chance("cache"))
     leaf = x509.load_pem_x509_certificate(material[secret]["tls.crt"])
     authority = x509.load_pem_x509_certificate(material[names.CA_PRIVATE]["tls.crt"])
     verifier = x509.verification.PolicyBuilder().store(x509.verification.Store([authority])).time(NOW)

@@ -75,6 +75,7 @@ class Platform(Generic[S]):
         self.redis: Redis | None = None
         self.redis_blocking: Redis | None = None  # reads may block: for stream consumers
         self.cache: Redis | None = None  # instance B; the same object while the installation shares one
+        self.cache_blocking: Redis | None = None  # instance B, patient; as above
         self.tokens: ServiceTokens | None = None
         self._peers: Peers | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -168,9 +169,12 @@ class Platform(Generic[S]):
                 "paths": self.paths, "keyrings": self.keyrings, "settings": self.settings, "metrics": self.metrics,
             }  # fmt: skip
             self.redis = self.cache = build_redis(**common)
-            self.redis_blocking = build_redis(**common, blocking=True)
-            stack.push_async_callback(self.redis.aclose)
-            stack.push_async_callback(self.redis_blocking.aclose)
+            self.redis_blocking = self.cache_blocking = build_redis(**common, blocking=True)
+            if self.spec.cache and self.settings.redis_cache == "separate":
+                self.cache = build_redis(**common, cache=True)
+                self.cache_blocking = build_redis(**common, cache=True, blocking=True)
+            for client in {self.redis, self.redis_blocking, self.cache, self.cache_blocking}:
+                stack.push_async_callback(client.aclose)
 
     def _add_checks(self) -> None:
         self.readiness.add_startup("keyset", lambda: self.keyrings.ready)

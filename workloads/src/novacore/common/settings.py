@@ -87,6 +87,7 @@ class CommonSettings(Section):
     postgres_pool_max: int = Field(default=10, ge=1)
     postgres_statement_timeout_s: float = Field(default=5.0, gt=0)
     redis_timeout_s: float = Field(default=0.25, gt=0)
+    redis_cache: Literal["shared", "separate"] = "shared"  # where it lies what may be lost
     drain_seconds: float = Field(default=5.0, ge=0)
     service_token_seconds: int = Field(default=SERVICE_TOKEN_SECONDS_MAX, ge=60, le=SERVICE_TOKEN_SECONDS_MAX)
 

@@ -4,6 +4,9 @@ GCRA (ITU-T I.371) keeps one number per key, the theoretical arrival time: `inte
 admitted while the time runs ahead by at most `burst` intervals. Redis' own clock is used, so replicas need not agree
 on the time. Redis away: a bucket in this process, except for class `auth`, which fails closed (guessing passwords must
 not get cheaper by an outage).
+
+Where caches have a Redis of their own, the buckets lie there and the revocations in the other one, which evicts
+nothing: two calls, one after the other, because the tier found with the revocations decides the limit.
 """
 
 from __future__ import annotations
@@ -88,9 +91,17 @@ class Verdict:
 
 
 class Limiter:
-    """Asks Redis; counts for itself when Redis is away."""
+    """Asks Redis; counts for itself when Redis is away. `tokens`: the Redis with the revocations, if another one."""
 
-    def __init__(self, redis: Redis, *, patient: Redis | None = None, monotonic: Any = time.monotonic) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        patient: Redis | None = None,
+        tokens: Redis | None = None,
+        monotonic: Any = time.monotonic,
+    ) -> None:
+        self._tokens = tokens
         self._script = redis.register_script(SCRIPT)
         self._patient = (patient or redis).register_script(SCRIPT)
         self._monotonic = monotonic
@@ -120,9 +131,19 @@ class Limiter:
         self, script: AsyncScript, buckets: Sequence[Bucket], user: User | None, rates: dict[str, int]
     ) -> list[Any]:
         names = (f"tok:rev:{user.jti}", f"tok:sv:{user.id}", f"tok:tier:{user.id}") if user else ("-", "-", "-")
+        sv, tier = (user.sv, user.tier) if user else (-1, "")
+        if user is not None and self._tokens is not None:
+            async with self._tokens.pipeline(transaction=False) as pipe:
+                pipe.exists(names[0])
+                pipe.get(names[1])
+                pipe.get(names[2])
+                revoked, least, newer = await pipe.execute()
+            if revoked or sv < int(least or 0):
+                return ["revoked", newer or tier, 0, 0, 0, 0]
+            names, sv, tier = ("-", "-", "-"), -1, newer or tier
         # The least tier stands first: an unknown one gets its rate.
-        table = ",".join(f"{tier}={rate}" for tier, rate in rates.items())
-        arguments: list[str | int] = [user.sv if user else -1, table, user.tier if user else ""]
+        table = ",".join(f"{name}={rate}" for name, rate in rates.items())
+        arguments: list[str | int] = [sv, table, tier]
         answer: list[Any] = await script(
             keys=[*names, *(bucket.key for bucket in buckets)],
             args=[*arguments, *(bucket.per_minute for bucket in buckets)],

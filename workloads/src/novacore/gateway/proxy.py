@@ -239,8 +239,10 @@ class Proxy:
     @property
     def _limits(self) -> Limiter:
         if self._limiter is None:
-            assert self._platform.cache is not None
-            self._limiter = Limiter(self._platform.cache, patient=self._platform.redis_blocking)
+            platform = self._platform
+            assert platform.cache is not None
+            tokens = platform.redis if platform.redis is not platform.cache else None
+            self._limiter = Limiter(platform.cache, patient=platform.cache_blocking, tokens=tokens)
         return self._limiter
 
     def _challenge(self, error: ServiceError, route: Route) -> ServiceError:

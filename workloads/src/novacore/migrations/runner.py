@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import json
 import re
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import asyncpg
 
 from novacore.common.database import init_connection, verified_tls
 from novacore.common.migrations import FILE_NAME
+from novacore.common.redis import Redis, RedisError, verified_redis
 from novacore_contracts.paths import Paths
 from novacore_contracts.releases import PGVECTOR_MIN, POSTGRES_MIN
 from novacore_contracts.services import DATABASE, MIGRATOR_ROLE, SCHEMAS, SERVICES
@@ -31,6 +33,8 @@ from novacore_contracts.services import DATABASE, MIGRATOR_ROLE, SCHEMAS, SERVIC
 LOCK_KEY = 0x6E6F7661  # "nova"
 LOCK_RETRIES = 20
 CONNECT_DEADLINE_S = 300.0
+REDIS_TIMEOUT_S = 5.0
+REDIS_MIN = 7
 COMMON_VERSION = 0
 NO_TRANSACTION = "-- novacore: no transaction"
 """First line of a file with CREATE INDEX CONCURRENTLY: one statement, outside of a transaction."""
@@ -99,7 +103,11 @@ def _files_of(root: Traversable, schema: str) -> list[Step]:
 
 
 async def migrate(paths: Paths, *, say: Say, deadline_s: float = CONNECT_DEADLINE_S) -> int:
-    """Bring the database to this release's level and return how many steps that took."""
+    """Bring the database to this release's level and return how many steps that took.
+
+    A Redis that somebody else runs is tried first: nothing else would, before the services need it.
+    """
+    await try_redis(paths, say=say)
     admin = json.loads((paths.migration / "admin.json").read_text())
     roles = json.loads((paths.migration / "roles.json").read_text())["roles"]
     insecure = admin.get("sslmode") == "disable"
@@ -114,6 +122,44 @@ async def migrate(paths: Paths, *, say: Say, deadline_s: float = CONNECT_DEADLIN
         return await apply(conn, roles=roles, say=say)
     finally:
         await conn.close()
+
+
+async def try_redis(paths: Paths, *, say: Say) -> None:
+    """Use each Redis of `redis.json` as the services will. MigrationError when one would not do."""
+    file = paths.migration / "redis.json"
+    for login in json.loads(file.read_text())["logins"] if file.exists() else ():
+        where = f"{login['name']} at {login['host']}:{login['port']}"
+        redis = verified_redis(paths, login, timeout_s=REDIS_TIMEOUT_S)
+        try:
+            say(f"{where}: {await _try(redis, login['name'])}")
+        except (RedisError, OSError, TimeoutError) as error:
+            raise MigrationError(
+                f"{where} cannot be used by {login['user']!r} ({type(error).__name__}: {error}):"
+                " mend the Secret, the user's ACL rules or the certificate"
+            ) from None
+        finally:
+            await redis.aclose()
+
+
+async def _try(redis: Redis, name: str) -> str:
+    """Return version and way of eviction, having run one command of each sort that the services use."""
+    key = f"nova:try:{secrets.token_hex(8)}"
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.xadd(key, {"e": "{}"})
+        pipe.expire(key, 60)
+        pipe.publish("auth:revoked", "{}")
+        await pipe.execute()
+    await redis.eval("return redis.call('DEL', KEYS[1])", 1, key)
+    info: dict[str, Any] = await redis.info("everything")
+    version = parse_version(str(info.get("redis_version", "0")))
+    if version[:1] < (REDIS_MIN,):
+        raise MigrationError(f"{name} is Redis {info.get('redis_version')}, at least {REDIS_MIN} is needed: upgrade it")
+    eviction = str(info.get("maxmemory_policy", "unknown"))
+    if name == "redis" and eviction.startswith("allkeys"):
+        raise MigrationError(
+            f"{name} evicts by {eviction}, streams would be lost: set its maxmemory-policy to noeviction"
+        )
+    return f"version {info['redis_version']}, eviction {eviction}"
 
 
 async def apply(
