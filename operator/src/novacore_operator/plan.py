@@ -48,9 +48,10 @@ from novacore_operator.state.ownership import desired_hash, fingerprint
 JOBS_KEPT = 3
 UNREAD_S = 120
 """A canary whose metrics cannot be read is given up after this time, or after the roll-out's own deadline."""
-NEVER_DELETED = ("Secret", "PersistentVolumeClaim", "StatefulSet", "ControllerRevision")
+NEVER_DELETED = ("Secret", "PersistentVolumeClaim", "StatefulSet", stores.CLUSTER_KIND, "ControllerRevision")
 """Secrets and stores go with their owner or stay with the data; claims are the StatefulSet controller's business;
 stored releases are no part of what is wanted (`releases.keep`)."""
+STORE_KINDS = ("StatefulSet", stores.CLUSTER_KIND)
 CACHE_NAME = stores.FULL_NAME[stores.CACHE]
 """The one StatefulSet that is deleted: it has no volume."""
 
@@ -111,6 +112,7 @@ def setting_of(nova: Nova, seen: Observed) -> mint.Setting:
         redis=_redis(seen, redis.secret_ref) if redis is not None else None,
         redis_cache=_redis(seen, redis.cache_secret_ref) if redis is not None else None,
         own_cache=stores.CACHE in stores.run_by_us(nova.spec),
+        postgres_host=stores.postgres_host(nova.spec),
         provider_key=_revealed(seen, ref.name)[ref.key] if ref is not None else None,
     )
 
@@ -261,7 +263,8 @@ def rollout_state(
     nova: Nova, seen: Observed, wanted: Mapping[Ref, Manifest], *, job: Ref, returning: bool
 ) -> RolloutState:
     """Gather what the gates look at."""
-    ours = [Ref("StatefulSet", nova.namespace, stores.FULL_NAME[store]) for store in stores.run_by_us(nova.spec)]
+    names_of_ours = {stores.FULL_NAME[store] for store in stores.STORES}
+    ours = [ref for ref in wanted if ref.kind in STORE_KINDS and ref.name in names_of_ours]
     live = seen.objects.get(job)
     facts = live.facts if live is not None and isinstance(live.facts, JobFacts) else JobFacts(False, False)
     settled, rolling = {}, set()

@@ -33,6 +33,7 @@ from novacore_operator.state import (
     Trial,
     WorkloadFacts,
     names,
+    stores,
 )
 from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
 from novacore_operator.state.ownership import fingerprint
@@ -242,6 +243,9 @@ def _settled(ref: Ref, manifest: Manifest, before: Facts | None, generation: int
         size = templates[0].get("spec", {}).get("resources", {}).get("requests", {}).get("storage", "")
         ordered = manifest["spec"].get("podManagementPolicy") == "OrderedReady"
         return WorkloadFacts(n, generation, n, n, n, storage=size, ordered=ordered)
+    if ref.kind == stores.CLUSTER_KIND:
+        n = manifest["spec"]["instances"]
+        return WorkloadFacts(n, generation, n, n, n)
     if ref.kind == "Job":
         return JobFacts(complete=True, failed=False)
     if ref.kind == "PersistentVolumeClaim":
@@ -266,6 +270,8 @@ def _consequence(verb: str, action: Action, live: Live | None) -> str:
         return _workload_consequence(verb, action, live)
     words = {
         ("PersistentVolumeClaim", "update"): "the volume grows, the data stay",
+        (stores.CLUSTER_KIND, "create"): "CloudNativePG starts postgres",
+        (stores.CLUSTER_KIND, "update"): "CloudNativePG carries it out; it may restart postgres",
         ("Job", "create"): "runs the migration",
         ("Job", "delete"): "its log goes with it",
     }

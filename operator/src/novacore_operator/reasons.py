@@ -245,6 +245,13 @@ class Reason(StrEnum):
         "A typing mistake, or the operator is older than the release.",
         "Use a version that the message lists, or upgrade the operator's chart first.",
     )
+    CNPG_MISSING = (
+        "CNPGMissing",
+        "`spec.postgres.mode` is CloudNativePG, and the cluster does not have that operator.",
+        "CloudNativePG was not installed, or its definitions were removed.",
+        "Install it (CloudNativePG's own guide: one manifest or its chart); the operator goes on by itself within "
+        "seconds, without a restart.",
+    )
     RELEASE_TOO_OLD = (
         "ReleaseTooOld",
         "The spec asks for something that the release in `spec.version` cannot do.",

@@ -19,7 +19,7 @@ from novacore_operator.build.scale import pods_wanted
 from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
 from novacore_operator.state import JobFacts, Manifest, Nova, Observed, PodFacts, Ref, WorkloadFacts, names, stores
-from novacore_operator.state.names import ANNOTATION_TEMPLATE
+from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE
 
 MESSAGE_CHARS = 1000
 HISTORY_KEPT = 10
@@ -183,11 +183,10 @@ def _stamp(now: datetime) -> str:
 def _parts(nova: Nova, seen: Observed, view: View) -> list[_Part]:
     parts = []
     for ref, manifest in view.wanted.items():
-        if ref.kind in ("Deployment", "StatefulSet") and ref.name not in names.CANARIES:
+        if ref.kind in ("Deployment", "StatefulSet", stores.CLUSTER_KIND) and ref.name not in names.CANARIES:
             parts.append(_part(nova, ref, manifest, seen, view))
     if view.wanted:
-        ours = stores.run_by_us(nova.spec)
-        parts += [_external(store, seen, view) for store in stores.stores_of(nova.spec) if store not in ours]
+        parts += [_external(store, seen, view) for store in stores.run_elsewhere(nova.spec)]
     order = {name: n for n, name in enumerate((*stores.STORES, *(service.name for service in SERVICES)))}
     return sorted(parts, key=lambda part: order[part.name])
 
@@ -204,18 +203,24 @@ def _part(nova: Nova, ref: Ref, manifest: Manifest, seen: Observed, view: View) 
     reason, message = (Reason.READY, "") if ready else _why_not(name, ref, facts, seen, view, exists=live is not None)
     if reason is Reason.COMPONENT_UNAVAILABLE and not nova.status.get("release", {}).get("current"):
         reason = Reason.INSTALLING  # it has never been available: nothing is wrong yet
-    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    annotations = manifest["metadata"]["annotations"]
     return _Part(
         name=name,
         ready=ready,
         desired=desired,
         updated=updated,
         available=available,
-        revision=manifest["metadata"]["annotations"][ANNOTATION_TEMPLATE],
-        image=container["image"],
+        revision=annotations.get(ANNOTATION_TEMPLATE, annotations[ANNOTATION_DESIRED]),
+        image=_image(manifest["spec"]),
         reason=reason,
         message=message,
     )
+
+
+def _image(spec: Mapping[str, Any]) -> str:
+    if "template" not in spec:
+        return str(spec.get("imageName", "CloudNativePG's default"))
+    return str(spec["template"]["spec"]["containers"][0]["image"])
 
 
 def _why_not(
@@ -228,14 +233,23 @@ def _why_not(
     pod = _troubled(name, seen.pods)
     if pod is not None:
         return PODS_TROUBLE[pod.trouble], f"{pod.trouble}: {pod.message}"
-    if facts.stalled:
-        refused = facts.stalled.startswith("FailedCreate")
-        return (Reason.POD_REJECTED if refused else Reason.PROGRESS_DEADLINE_EXCEEDED), facts.stalled
+    said = _controller_says(facts)
+    if said is not None:
+        return said
     if held is not None:
         return held.reason, held.message
     if facts.updated < facts.replicas or facts.total > facts.updated or ref in view.pending:
         return Reason.ROLLING_OUT, f"{facts.updated} of {facts.replicas} pods are of the new revision"
     return Reason.COMPONENT_UNAVAILABLE, f"{facts.available} of {facts.replicas} pods are available"
+
+
+def _controller_says(facts: WorkloadFacts) -> tuple[Reason, str] | None:
+    if facts.phase:
+        return Reason.DATA_STORES_STARTING, f"CloudNativePG: {facts.phase}"
+    if facts.stalled:
+        refused = facts.stalled.startswith("FailedCreate")
+        return (Reason.POD_REJECTED if refused else Reason.PROGRESS_DEADLINE_EXCEEDED), facts.stalled
+    return None
 
 
 def _troubled(component: str, pods: tuple[PodFacts, ...]) -> PodFacts | None:

@@ -97,11 +97,19 @@ class World:
         self.siblings: tuple[tuple[str, str], ...] = ()
         self.referenced: dict[str, Referenced] = {}
         self.trials: dict[str, Trial] = {}
+        self.unserved: set[str] = set()
         self.version = 10
 
     def seen(self) -> Observed:
         """Return the observation."""
-        return Observed(dict(self.objects), self.pods, self.siblings, dict(self.referenced), trials=dict(self.trials))
+        return Observed(
+            dict(self.objects),
+            self.pods,
+            self.siblings,
+            dict(self.referenced),
+            trials=dict(self.trials),
+            unserved=frozenset(self.unserved),
+        )
 
     def grant(self, name: str, **data: bytes) -> None:
         """Make a Secret that the spec may name."""
@@ -168,10 +176,10 @@ class World:
 
 
 def _fresh_facts(manifest: Manifest, before: Live | None) -> Any:
-    if manifest["kind"] in ("Deployment", "StatefulSet"):
+    if manifest["kind"] in ("Deployment", "StatefulSet", "Cluster"):
         old = before.facts if before is not None and isinstance(before.facts, WorkloadFacts) else None
         new = WorkloadFacts(
-            replicas=manifest["spec"].get("replicas", old.replicas if old else 1),
+            replicas=manifest["spec"].get("instances", manifest["spec"].get("replicas", old.replicas if old else 1)),
             observed_generation=old.observed_generation if old else 0,
             total=old.total if old else 0,
             updated=0,

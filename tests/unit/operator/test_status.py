@@ -210,3 +210,29 @@ def test_each_store_is_a_component_and_one_of_the_users_is_proven_by_the_migrati
     job = next(ref for ref in there.objects if ref.kind == "Job")
     there.objects[job] = replace(there.objects[job], facts=JobFacts(complete=False, failed=False))
     assert stores(there)["redis"] == (False, "external")
+
+
+def test_a_database_of_cloudnativepg_is_ready_when_that_says_so() -> None:
+    nova, there = make_nova(postgres={"mode": "CloudNativePG", "cloudNativePG": {"instances": 3}}), World()
+    there.install(nova)
+    ref = Ref("Cluster", "test", "novacore-postgres")
+
+    def said(**facts: Any) -> tuple[tuple[str, str], dict[str, Any]]:
+        live = there.objects[ref]
+        assert isinstance(live.facts, WorkloadFacts)
+        seen = replace(there.seen(), objects={**there.objects, ref: replace(live, facts=replace(live.facts, **facts))})
+        intended = plan(nova, seen, make_material())
+        status = compute(nova, seen, view_of(intended, seen), now=NOW)
+        condition = condition_of(status, "DataStoresReady")
+        return (condition["status"], condition["reason"]), status["components"][0]
+
+    verdict, part = said()
+    assert (verdict, part["ready"], part["desired"], part["image"]) == (
+        ("True", "DataStoresReady"),
+        True,
+        3,
+        "CloudNativePG's default",
+    )
+    verdict, part = said(available=2, updated=0, phase="Failing over")
+    assert verdict == ("False", "DataStoresStarting")
+    assert part["message"] == "CloudNativePG: Failing over"

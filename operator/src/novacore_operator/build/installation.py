@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from novacore_operator.build.cluster import CLUSTER, clusters
 from novacore_operator.build.common import CONFIG_MAP
 from novacore_operator.build.config_map import config_maps
 from novacore_operator.build.deployment import DEPLOYMENT, deployments
@@ -36,6 +37,7 @@ OBJECTS: tuple[tuple[Kind, Builder], ...] = (
     (SERVICE, services),
     (PERSISTENT_VOLUME_CLAIM, persistent_volume_claims),
     (STATEFUL_SET, stateful_sets),
+    (CLUSTER, clusters),
     (JOB, jobs),
     (DEPLOYMENT, deployments),
     (POD_DISRUPTION_BUDGET, pod_disruption_budgets),

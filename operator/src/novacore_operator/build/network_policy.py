@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from novacore_contracts.services import (
     BY_NAME,
     INTERNAL_PORT,
+    POSTGRES_NAME,
+    POSTGRES_PORT,
     SERVICES,
     Service,
 )
@@ -32,6 +34,8 @@ def network_policies(site: Site) -> Iterator[Manifest | None]:
     nova = site.nova
     for store in stores.run_by_us(nova.spec):
         yield build_store_policy(nova, store)
+    if nova.spec.postgres.mode == "CloudNativePG":
+        yield build_cluster_policy(nova)
     yield build_migrate_policy(nova)
     for service in nova.spec.enabled_services():
         yield build_service_policy(nova, service, operator_namespace=site.seen.operator_namespace)
@@ -138,9 +142,10 @@ def _uses(service: Service, store: str) -> bool:
 
 
 def _store(nova: Nova, store: str) -> dict[str, Any]:
-    if store not in stores.run_by_us(nova.spec):
+    if store in stores.run_elsewhere(nova.spec):
         return ANY_HIGH_PORT
-    return {"to": _pods(store), "ports": _tcp(stores.PORT[store])}
+    pods = _pods(store) if store in stores.run_by_us(nova.spec) else [CLUSTER_PODS]
+    return {"to": pods, "ports": _tcp(stores.PORT[store])}
 
 
 def build_store_policy(nova: Nova, store: str) -> Manifest | None:
@@ -151,10 +156,31 @@ def build_store_policy(nova: Nova, store: str) -> Manifest | None:
     return _policy(nova, store, [{"from": _pods(*users), "ports": _tcp(stores.PORT[store])}], [])
 
 
+CLUSTER_PODS: dict[str, Any] = {"podSelector": {"matchLabels": {stores.CLUSTER_LABEL: POSTGRES_NAME}}}
+CLUSTER_STATUS_PORT, CLUSTER_METRICS_PORT = 8000, 9187
+"""On which CloudNativePG asks its instances for their state, and serves their metrics."""
+
+
+def build_cluster_policy(nova: Nova) -> Manifest | None:
+    """Return the policy of CloudNativePG's pods: their users, each other, and its operator, wherever that runs.
+
+    Only who comes in: they talk to the API server and to backups of their own, which is not ours to know.
+    """
+    if not nova.spec.network_policy.enabled:
+        return None
+    users = [*(service.name for service in SERVICES if service.schema is not None), "migrate"]
+    ingress = [
+        {"from": [*_pods(*users), CLUSTER_PODS], "ports": _tcp(POSTGRES_PORT)},
+        {"ports": _tcp(CLUSTER_STATUS_PORT, CLUSTER_METRICS_PORT)},
+    ]
+    spec = {**CLUSTER_PODS, "policyTypes": ["Ingress"], "ingress": ingress}
+    return manifest(NETWORK_POLICY, nova, POSTGRES_NAME, component=stores.POSTGRES, spec=spec)
+
+
 def build_migrate_policy(nova: Nova) -> Manifest | None:
     """Return the policy of the migration Job: to Postgres and to a Redis that is not ours, and nobody comes in."""
-    ours = stores.run_by_us(nova.spec)
-    tried = [store for store in stores.stores_of(nova.spec) if store == stores.POSTGRES or store not in ours]
+    elsewhere = stores.run_elsewhere(nova.spec)
+    tried = [store for store in stores.stores_of(nova.spec) if store == stores.POSTGRES or store in elsewhere]
     return _policy(nova, "migrate", [], _once([DNS, *(_store(nova, store) for store in tried)]))
 
 

@@ -39,7 +39,7 @@ def pods_wanted(workload: Manifest, live: WorkloadFacts | None) -> int:
     Never fewer than its least number: a Deployment that somebody scaled to nothing is not as wanted, and the
     autoscaler does not scale up from nothing.
     """
-    given: int | None = workload["spec"].get("replicas")
+    given: int | None = workload["spec"].get("replicas", workload["spec"].get("instances"))
     if given is not None:
         return given
     # Neither: `replicas` is left to another manager, who insists on it.

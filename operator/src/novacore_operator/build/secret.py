@@ -14,6 +14,12 @@ SECRET = Kind("Secret", "v1", "secrets", wave=1, verbs=(), watched=False)
 """Granted and watched by name only: see `rbac` and `observe.observer`."""
 
 
+FOR_CLOUD_NATIVE_PG = {names.POSTGRES_ADMIN: "kubernetes.io/basic-auth", names.POSTGRES_TLS: "kubernetes.io/tls"}
+"""Secrets that CloudNativePG is given, and the types it asks for."""
+RELOAD = {"cnpg.io/reload": ""}
+"""It takes in what changes in a Secret with this label."""
+
+
 def secrets(site: Site) -> Iterator[Manifest | None]:
     """Return all Secrets of an installation, the root key's among them."""
     root = names.root_secret(site.nova.namespace)
@@ -26,7 +32,12 @@ def secrets(site: Site) -> Iterator[Manifest | None]:
 def build_secret(nova: Nova, name: str, data: Mapping[str, bytes]) -> Manifest:
     """Return one Secret of the installation. Those of the data are left behind with `storage.reclaim: Retain`."""
     keep = name in names.DATA_SECRETS and nova.spec.postgres.storage.reclaim == "Retain"
-    return manifest(SECRET, nova, name, component="keyset", owned=not keep, type="Opaque", data=_encoded(data))
+    given = nova.spec.postgres.mode == "CloudNativePG" and name in FOR_CLOUD_NATIVE_PG
+    kind = FOR_CLOUD_NATIVE_PG[name] if given else "Opaque"
+    secret = manifest(SECRET, nova, name, component="keyset", owned=not keep, type=kind, data=_encoded(data))
+    if given:
+        secret["metadata"]["labels"] |= RELOAD
+    return secret
 
 
 def build_root_secret(nova: Nova, operator_namespace: str, data: Mapping[str, bytes]) -> Manifest:

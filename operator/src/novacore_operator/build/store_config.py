@@ -63,19 +63,27 @@ def build_store_config(nova: Nova, store: str, users: Mapping[str, Mapping[str, 
     return build_postgres_config(nova) if store == stores.POSTGRES else build_redis_config(nova, users[store], store)
 
 
+def memory_settings(limit_bytes: int) -> dict[str, str]:
+    """Return the settings of Postgres that follow from its memory limit: a quarter of it is its cache."""
+    return {
+        "max_connections": "200",
+        "shared_buffers": f"{max(limit_bytes // 4 // MIB, 16)}MB",
+        "effective_cache_size": f"{max(limit_bytes // 2 // MIB, 32)}MB",
+        "maintenance_work_mem": f"{max(limit_bytes // 16 // MIB, 16)}MB",
+    }
+
+
 def build_postgres_config(nova: Nova) -> Manifest:
-    """Return the ConfigMap of Postgres. A quarter of the memory limit goes to its cache."""
+    """Return the ConfigMap of Postgres."""
     postgres = nova.spec.postgres
     limit = size_bytes(build_resources("postgres", postgres.resources)["limits"]["memory"])
+    memory = "\n".join(f"{name} = {value}" for name, value in memory_settings(limit).items())
     text = f"""\
 data_directory = '/var/lib/postgresql/data'
 listen_addresses = '*'
 port = {POSTGRES_PORT}
 unix_socket_directories = '/var/run/postgresql'
-max_connections = 200
-shared_buffers = {max(limit // 4 // MIB, 16)}MB
-effective_cache_size = {max(limit // 2 // MIB, 32)}MB
-maintenance_work_mem = {max(limit // 16 // MIB, 16)}MB
+{memory}
 password_encryption = scram-sha-256
 ssl = on
 ssl_cert_file = '/etc/novacore/tls/tls.crt'

@@ -102,7 +102,7 @@ class Runner:
             self._observer.forget(key[0])
             self._reconciler.forget(key[0])
 
-    def _child_changed(self, namespace: str, before: Live | None, now: Live | None) -> None:
+    def _child_changed(self, namespace: str | None, before: Live | None, now: Live | None) -> None:
         if before is not None and now is not None and replace(before, version=now.version) == now:
             return  # nothing that we look at
         for key in self._store.keys(namespace):

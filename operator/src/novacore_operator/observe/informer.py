@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from novacore_operator.errors import NovaError
-from novacore_operator.kube import Gone, Kube
+from novacore_operator.kube import Gone, Kube, NotFound
 from novacore_operator.observe.projection import foreign_data, owned_data, project
 from novacore_operator.state import Live, Manifest, Ref, Sealed
 from novacore_operator.telemetry import Log, Metrics
@@ -26,8 +26,10 @@ log = Log(__name__)
 PAUSE_S = (0.5, 15.0)
 RESUMES_MAX = 3
 """A watch that was cut goes on where it was; after so many failures in a row the list is taken anew."""
+UNSERVED_S = 5.0
+"""How often it is asked whether a foreign kind has come: its definition may not be watched in one namespace alone."""
 NOTHING = Sealed({})
-Changed = Callable[[str, Live | None, Live | None], None]
+Changed = Callable[[str | None, Live | None, Live | None], None]
 
 
 class Informer:
@@ -43,8 +45,11 @@ class Informer:
         changed: Changed,
         labels: str | None = None,
         name: str | None = None,
+        foreign: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._foreign_kind = foreign
+        self.served = True
         self._kube = kube
         self._metrics = metrics
         self._kind = kind
@@ -121,6 +126,7 @@ class Informer:
             try:
                 if not self._since or failures > RESUMES_MAX:
                     await self._relist()
+                    self._is_served()
                     self.synced.set()
                 while True:
                     await self._watch()
@@ -128,12 +134,38 @@ class Informer:
             except Gone:
                 self.alive_at, self._since = self._clock(), ""
                 self._metrics.count("watch_restarts_total", kind=self._kind)
+            except NotFound as error:
+                if self._foreign_kind:
+                    self._unserved()
+                    await asyncio.sleep(UNSERVED_S)
+                    continue
+                failures += 1
+                pause = await self._failed(error, pause)
             except NovaError as error:
-                self.alive_at, failures = self._clock(), failures + 1
-                self._metrics.count("watch_errors_total", kind=self._kind)
-                log.warning("watch_failed", kind=self._kind, name=self._name, reason=error.message)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                pause = min(pause * 2, PAUSE_S[1])
+                failures += 1
+                pause = await self._failed(error, pause)
+
+    async def _failed(self, error: NovaError, pause: float) -> float:
+        """Tell, and wait before it is tried again; return the next pause."""
+        self.alive_at = self._clock()
+        self._metrics.count("watch_errors_total", kind=self._kind)
+        log.warning("watch_failed", kind=self._kind, name=self._name, reason=error.message)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        return min(pause * 2, PAUSE_S[1])
+
+    def _unserved(self) -> None:
+        """Take in that the API server does not know the kind: there is none of it."""
+        self.alive_at, self._since = self._clock(), ""
+        self.served = False
+        for live in [live for kept in self._objects.values() for live in kept.values()]:
+            self.lost(live.ref, live.uid, live.version)
+        self.synced.set()
+
+    def _is_served(self) -> None:
+        """Take in that it does, and let everything be looked at anew if it has just come."""
+        if not self.served:
+            self.served = True
+            self._changed(self._namespace, None, None)
 
     async def _relist(self) -> None:
         """List page by page, so that the bodies of all installations are never in memory at once."""

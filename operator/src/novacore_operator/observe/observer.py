@@ -10,11 +10,11 @@ not know: while memory lasts, an edit is undone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from novacore_operator.build.installation import KINDS
 from novacore_operator.kube import Forbidden, Kube
-from novacore_operator.observe.informer import Informer
+from novacore_operator.observe.informer import Changed, Informer
 from novacore_operator.observe.projection import decoded, foreign_data, owned_data, project
 from novacore_operator.observe.traffic import Traffic
 from novacore_operator.state import (
@@ -47,7 +47,7 @@ class Observer:
         *,
         operator_namespace: str,
         namespaces: Iterable[str],
-        changed: Callable[[str, Live | None, Live | None], None],
+        changed: Changed,
         traffic: Traffic | None = None,
     ) -> None:
         self._kube = kube
@@ -60,28 +60,36 @@ class Observer:
         selector = f"{LABEL_MANAGED_BY}={MANAGER}"
         everywhere: tuple[str | None, ...] = (*namespaces,) or (None,)
         for namespace in everywhere:
-            for kind in (one.name for one in KINDS.values() if one.watched):
-                informer = Informer(kube, metrics, kind, namespace=namespace, changed=changed, labels=selector)
-                self._informers.append((kind, None, informer))
+            for kind in KINDS.values():
+                if kind.watched:
+                    informer = Informer(
+                        kube,
+                        metrics,
+                        kind.name,
+                        namespace=namespace,
+                        changed=changed,
+                        labels=selector,
+                        foreign=kind.foreign,
+                    )
+                    self._informers.append((kind.name, None, informer))
             for name in names.SECRETS:
                 informer = Informer(kube, metrics, "Secret", namespace=namespace, changed=changed, name=name)
                 self._informers.append(("Secret", name, informer))
 
-        def root_changed(_: str, before: Live | None, now: Live | None) -> None:
+        def root_changed(_: str | None, before: Live | None, now: Live | None) -> None:
             live = now or before
             if live is not None and live.ref.name.startswith(ROOT_PREFIX):
                 changed(live.ref.name.removeprefix(ROOT_PREFIX), before, now)
 
         for namespace in everywhere:  # by label in cluster mode; by name where RBAC grants single names
             root = None if namespace is None else names.root_secret(namespace)
-            labels = selector if root is None else None
             informer = Informer(
                 kube,
                 metrics,
                 "Secret",
                 namespace=operator_namespace,
                 changed=root_changed,
-                labels=labels,
+                labels=selector if root is None else None,
                 name=root,
             )
             self._root_informers.append((root, informer))
@@ -173,6 +181,7 @@ class Observer:
             operator_namespace=self._operator_namespace,
             normal=dict(self._normal.get(nova.namespace, {})),
             trials=await self._traffic.trials(nova.namespace, objects, pods) if self._traffic is not None else {},
+            unserved=frozenset(kind for kind, _, informer in self._informers if not informer.served),
             foreign={name: sealed for name, sealed in foreign.items() if name not in remembered},
         )
         return seen, material

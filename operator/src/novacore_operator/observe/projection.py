@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from novacore_operator.state import (
@@ -21,6 +21,7 @@ from novacore_operator.state import (
     Sealed,
     WorkloadFacts,
     names,
+    stores,
 )
 from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE, LABEL_COMPONENT
 from novacore_operator.state.ownership import owned_fingerprint, owned_keys
@@ -78,18 +79,13 @@ def decoded(body: Manifest) -> Mapping[str, bytes]:
 
 
 def _facts(kind: str, body: Manifest) -> Facts | None:
-    if kind == "Deployment":
-        return _deployment(body)
-    if kind == "StatefulSet":
-        return _stateful_set(body)
-    if kind == "Job":
-        return _job(body)
-    if kind == "PersistentVolumeClaim":
-        requests = body["spec"].get("resources", {}).get("requests", {})
-        return ClaimFacts(requests.get("storage", ""), (body.get("status") or {}).get("phase") == "Bound")
-    if kind == "ControllerRevision":
-        return _release(body)
-    return _pod(body) if kind == "Pod" else None
+    read = READERS.get(kind)
+    return read(body) if read is not None else None
+
+
+def _claim(body: Manifest) -> ClaimFacts:
+    requests = body["spec"].get("resources", {}).get("requests", {})
+    return ClaimFacts(requests.get("storage", ""), (body.get("status") or {}).get("phase") == "Bound")
 
 
 def _release(body: Manifest) -> ReleaseFacts | None:
@@ -141,6 +137,30 @@ def _stateful_set(body: Manifest) -> WorkloadFacts:
         available=int(status.get("availableReplicas", 0)),
         storage=size,
         ordered=body["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
+    )
+
+
+HEALTHY = "Cluster in healthy state"
+
+
+def _cluster(body: Manifest) -> WorkloadFacts:
+    """Return the state of a database that CloudNativePG runs, as its status says it.
+
+    It does not say which generation it has seen; a change shows as soon as it begins to carry it out.
+    """
+    status = body.get("status") or {}
+    total = int(status.get("instances", 0))
+    phase = str(status.get("phase", ""))
+    healthy = phase == HEALTHY and _conditions(body).get("Ready", {}).get("status", "True") == "True"
+    reason = str(status.get("phaseReason", ""))
+    told = "has not looked at it yet" if not phase else ": ".join(part for part in (phase, reason) if part)
+    return WorkloadFacts(
+        replicas=int(body["spec"].get("instances", 1)),
+        observed_generation=int(body["metadata"].get("generation") or 0),
+        total=total,
+        updated=total if healthy else 0,
+        available=int(status.get("readyInstances", 0)),
+        phase="" if healthy else told[:MESSAGE_CHARS],
     )
 
 
@@ -222,3 +242,14 @@ def _pod(body: Manifest) -> PodFacts:
         address=(body.get("status") or {}).get("podIP", ""),
         restarts=max((int(container.get("restartCount", 0)) for container in containers), default=0),
     )
+
+
+READERS: Mapping[str, Callable[[Manifest], Facts | None]] = {
+    "Deployment": _deployment,
+    "StatefulSet": _stateful_set,
+    stores.CLUSTER_KIND: _cluster,
+    "Job": _job,
+    "PersistentVolumeClaim": _claim,
+    "ControllerRevision": _release,
+    "Pod": _pod,
+}

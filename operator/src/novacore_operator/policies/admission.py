@@ -62,6 +62,17 @@ def release_too_old(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG0
     )
 
 
+def cloud_native_pg_missing(nova: Nova, seen: Observed) -> Finding | None:
+    """Find a database that nobody in this cluster can run."""
+    if nova.spec.postgres.mode != "CloudNativePG" or stores.CLUSTER_KIND not in seen.unserved:
+        return None
+    return Finding(
+        Reason.CNPG_MISSING,
+        "postgres.mode is CloudNativePG, and the API server does not know clusters.postgresql.cnpg.io: "
+        "install CloudNativePG in this cluster; the operator goes on by itself",
+    )
+
+
 def store_secret_missing(nova: Nova, seen: Observed) -> Finding | None:
     """Find a store that is not ours whose Secret is absent, not granted, incomplete or unusable."""
     for login in stores.logins(nova.spec):
@@ -133,6 +144,7 @@ MAY_ACT: tuple[Policy, ...] = (
     window_invalid,
     version_unknown,  # before secrets: another release may need others
     release_too_old,
+    cloud_native_pg_missing,
     store_secret_missing,
     provider_secret_missing,
 )

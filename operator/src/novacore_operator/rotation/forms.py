@@ -262,6 +262,17 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
 
 
 @lru_cache(maxsize=256)
+def is_for(certificate: bytes, host: str) -> bool:
+    """Return whether a server's certificate names a host."""
+    try:
+        parsed = x509.load_pem_x509_certificate(certificate)
+        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+    return host in names.get_values_for_type(x509.DNSName)
+
+
+@lru_cache(maxsize=256)
 def certificate_end(certificate: bytes, key: bytes, issuer: bytes) -> datetime | None:
     """Return when a certificate ends; None if it is broken, not of this key, or not of this issuer."""
     try:

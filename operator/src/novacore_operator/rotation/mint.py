@@ -50,6 +50,7 @@ class Setting:
     redis: RedisLogin | None = None
     redis_cache: RedisLogin | None = None
     own_cache: bool = False  # a second Redis of ours, for what may be lost
+    postgres_host: str = POSTGRES_NAME  # of a Postgres whose administrator the operator is
     provider_key: str | None = field(default=None, repr=False)
 
 
@@ -238,7 +239,7 @@ def _certificates(forge: _Forge) -> None:
         authority |= {"tls.crt": certificate, "tls.key": key}
     setting = forge.setting
     for secret_name, host, is_ours in (
-        (names.POSTGRES_TLS, POSTGRES_NAME, setting.postgres is None),
+        (names.POSTGRES_TLS, setting.postgres_host, setting.postgres is None),
         (names.REDIS_TLS, REDIS_NAME, setting.redis is None),
         (names.REDIS_CACHE_TLS, REDIS_CACHE_NAME, setting.own_cache),
     ):
@@ -247,7 +248,8 @@ def _certificates(forge: _Forge) -> None:
             continue
         server = forge.secrets.setdefault(secret_name, {})
         end = forms.certificate_end(server.get("tls.crt", b""), server.get("tls.key", b""), certificate)
-        if end is None or end - forge.now < forms.RENEW_BEFORE:
+        fits = forms.is_for(server.get("tls.crt", b""), host)
+        if end is None or not fits or end - forge.now < forms.RENEW_BEFORE:
             new = forms.new_server(
                 forge.entropy, (certificate, key), host=host, namespace=forge.setting.namespace, now=forge.now
             )
@@ -266,6 +268,8 @@ def _admin(forge: _Forge) -> None:
     secret = forge.secrets.setdefault(names.POSTGRES_ADMIN, {})
     if len(secret.get("password", b"")) < 32:
         secret["password"] = forms.password(forge.entropy).encode()
+    if forge.setting.postgres_host != POSTGRES_NAME:
+        secret["username"] = b"postgres"  # whoever runs it reads both
     known = secret["password"].decode()
     if not forms.scram_matches(secret.get("scram", b"").decode(errors="replace"), known):
         secret["scram"] = forms.scram_verifier(known, forge.entropy(16)).encode()
@@ -298,7 +302,7 @@ def _postgres_login(forge: _Forge, service: Service) -> dict[str, Any]:
     admin = forge.setting.postgres
     return {
         "user": f"{service.role}_a",
-        "host": admin.host if admin else POSTGRES_NAME,
+        "host": admin.host if admin else forge.setting.postgres_host,
         "port": admin.port if admin else POSTGRES_PORT,
         "database": admin.database if admin else DATABASE,
         "sslmode": "verify-full",
@@ -373,7 +377,7 @@ def _roles(forge: _Forge) -> None:
     own = forge.secrets.get(names.POSTGRES_ADMIN, {})
     secret["admin.json"] = forms.dumps(
         {
-            "host": admin.host if admin else POSTGRES_NAME,
+            "host": admin.host if admin else forge.setting.postgres_host,
             "port": admin.port if admin else POSTGRES_PORT,
             "database": admin.database if admin else DATABASE,
             "user": admin.user if admin else "postgres",

@@ -37,6 +37,7 @@ class Kind:
     wave: int | None
     verbs: tuple[str, ...] = WRITTEN
     watched: bool = True
+    foreign: bool = False  # somebody else's kind: its definition may be missing, and come or go at any time
 
     @property
     def group(self) -> str:
@@ -74,6 +75,7 @@ class WorkloadFacts:
     available: int
     stalled: str = ""  # message of condition Progressing=False, or of ReplicaFailure
     overdue: bool = False  # the Deployment's progressDeadlineSeconds are over
+    phase: str = ""  # what the operator that runs it says while it is not as wanted
     storage: str = ""  # size in the volume claim template
     ordered: bool = False  # podManagementPolicy OrderedReady
 
@@ -244,6 +246,7 @@ class Observed:
     normal: Mapping[Ref, tuple[str, str]] = field(default_factory=dict)
     """Objects whose values the API server rewrites: the hash we wrote, and the fingerprint it led to."""
     trials: Mapping[str, Trial] = field(default_factory=dict)  # by service: its canary is ready
+    unserved: frozenset[str] = frozenset()  # foreign kinds that the API server does not know
     foreign: Mapping[str, Sealed] = field(default_factory=dict, repr=False)
     """Secret name -> entries that somebody else owns, of Secrets that memory does not know (OBS-3)."""
 

@@ -9,6 +9,10 @@ from novacore_contracts.services import POSTGRES_NAME, POSTGRES_PORT, REDIS_CACH
 from novacore_operator.api.spec import Spec
 from novacore_operator.state import names
 
+CLUSTER_KIND = "Cluster"
+"""Kind of CloudNativePG's database, in mode CloudNativePG."""
+CLUSTER_LABEL = "cnpg.io/cluster"
+"""Label of its pods: the Cluster's name."""
 POSTGRES, REDIS, CACHE = "postgres", "redis", "redis-cache"
 POSTGRES_KEYS = ("host", "port", "user", "password", "database", "ca")
 REDIS_KEYS = ("host", "port", "user", "password", "ca")
@@ -34,11 +38,22 @@ def run_by_us(spec: Spec) -> tuple[str, ...]:
     return tuple(store for store in stores_of(spec) if mode[store] == "Simple")
 
 
+def run_elsewhere(spec: Spec) -> tuple[str, ...]:
+    """Return the stores that somebody else runs: nothing of ours in the cluster says whether they answer."""
+    mode = {POSTGRES: spec.postgres.mode, REDIS: spec.redis.mode, CACHE: spec.redis.mode}
+    return tuple(store for store in stores_of(spec) if mode[store] == "External")
+
+
+def postgres_host(spec: Spec) -> str:
+    """Return the name under which a Postgres that is ours, or that CloudNativePG runs for us, is reached."""
+    return f"{POSTGRES_NAME}-rw" if spec.postgres.mode == "CloudNativePG" else POSTGRES_NAME
+
+
 def secrets_of(spec: Spec) -> tuple[str, ...]:
     """Return those of `names.SECRETS` that an installation has."""
-    ours = run_by_us(spec)
-    absent = {TLS[store] for store in STORES if store not in ours}
-    if POSTGRES not in ours:
+    here = [store for store in stores_of(spec) if store not in run_elsewhere(spec)]
+    absent = {TLS[store] for store in STORES if store not in here}
+    if POSTGRES not in here:
         absent.add(names.POSTGRES_ADMIN)
     return tuple(name for name in names.SECRETS if name not in absent)
 

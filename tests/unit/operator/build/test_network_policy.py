@@ -145,3 +145,16 @@ def test_the_redis_for_caches_is_reached_by_those_who_keep_something_in_it() -> 
     users = {service.name for service in SERVICES if service.cache}
     assert {name for name in COMPONENTS if may_connect(found, pod(name), pod("redis-cache"), REDIS_PORT)} == users
     assert not may_connect(found, pod("redis-cache"), OUTSIDE, 443)
+
+
+def test_cloudnativepgs_pods_are_reached_by_their_users_each_other_and_its_operator() -> None:
+    found = policies(postgres={"mode": "CloudNativePG"})
+    instance = End({"cnpg.io/cluster": "novacore-postgres"})
+    users = {*(service.name for service in SERVICES if service.schema), "migrate"}
+    components = [name for name in COMPONENTS if name != "postgres"]
+    assert {name for name in components if may_connect(found, pod(name), instance, POSTGRES_PORT)} == users
+    assert may_connect(found, instance, instance, POSTGRES_PORT)
+    assert may_connect(found, OPERATOR, instance, 8000)
+    assert not may_connect(found, STRANGER, instance, POSTGRES_PORT)
+    other = End({"cnpg.io/cluster": "somebodys"})
+    assert not may_connect(found, pod("memory"), other, POSTGRES_PORT)

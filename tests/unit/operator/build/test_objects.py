@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 
 from novacore_contracts.services import BY_NAME, INTERNAL_PORT, SERVICES
 from novacore_operator.rotation.forms import payload_unverified
@@ -266,3 +267,32 @@ def test_an_external_redis_may_have_a_second_one_beside_it() -> None:
     assert credential(objects, "memory", "redis")["cache"]["port"] == 6390
     assert "cache" not in credential(objects, "intelligence", "redis")
     assert objects["ConfigMap", names.CA]["data"]["ca.crt"].count("BEGIN CERTIFICATE") == 2, "each authority once"
+
+
+def test_cloudnativepg_is_given_password_and_certificate_and_nothing_of_it_is_read() -> None:
+    objects = build(postgres={"mode": "CloudNativePG", "cloudNativePG": {"instances": 3, "imageName": "pg:18"}})
+    assert ("StatefulSet", "novacore-postgres") not in objects
+    cluster = objects["Cluster", "novacore-postgres"]
+    assert cluster["apiVersion"] == "postgresql.cnpg.io/v1"
+    assert "ownerReferences" not in cluster["metadata"], "reclaim Retain: it stays with the data"
+    spec = cluster["spec"]
+    assert (spec["instances"], spec["imageName"], spec["storage"]) == (3, "pg:18", {"size": "5Gi"})
+    admin, tls = (objects["Secret", name] for name in (names.POSTGRES_ADMIN, names.POSTGRES_TLS))
+    assert spec["superuserSecret"] == {"name": names.POSTGRES_ADMIN}
+    assert spec["certificates"] == {"serverTLSSecret": names.POSTGRES_TLS, "serverCASecret": names.POSTGRES_TLS}
+    assert (admin["type"], tls["type"]) == ("kubernetes.io/basic-auth", "kubernetes.io/tls")
+    assert base64.b64decode(admin["data"]["username"]) == b"postgres"
+    assert {"tls.crt", "tls.key", "ca.crt"} <= tls["data"].keys()
+    for secret in (admin, tls):
+        assert "cnpg.io/reload" in secret["metadata"]["labels"]
+    access = json.loads(base64.b64decode(objects["Secret", names.MIGRATE_CREDS]["data"]["admin.json"]))
+    assert (access["host"], access["user"]) == ("novacore-postgres-rw", "postgres")
+    assert credential(objects, "memory", "postgres")["host"] == "novacore-postgres-rw"
+    leaf = x509.load_pem_x509_certificate(base64.b64decode(tls["data"]["tls.crt"]))
+    found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "novacore-postgres-rw" in found.get_values_for_type(x509.DNSName)
+
+
+def test_with_reclaim_delete_the_cluster_goes_with_the_resource() -> None:
+    objects = build(postgres={"mode": "CloudNativePG", "storage": {"reclaim": "Delete"}})
+    assert "ownerReferences" in objects["Cluster", "novacore-postgres"]["metadata"]

@@ -14,6 +14,7 @@ EXTERNAL: dict[str, Any] = {"postgres": {"mode": "External", "external": {"admin
 REDIS_EXTERNAL: dict[str, Any] = {
     "redis": {"mode": "External", "external": {"secretRef": {"name": "redis"}, "cacheSecretRef": {"name": "cache"}}}
 }
+CLOUD_NATIVE_PG: dict[str, Any] = {"postgres": {"mode": "CloudNativePG", "cloudNativePG": {"instances": 3}}}
 OPENAI: dict[str, Any] = {
     "models": {
         "llm": {
@@ -35,6 +36,13 @@ def situation(*, siblings: tuple[tuple[str, str], ...] = (), **secrets: dict[str
             world.referenced[name] = Referenced(name, None, forbidden=True)
         else:
             world.grant(name, **data)
+    return world
+
+
+def without_cloud_native_pg() -> World:
+    """Return a world whose API server does not know its kind."""
+    world = World()
+    world.unserved.add("Cluster")
     return world
 
 
@@ -64,6 +72,9 @@ def situation(*, siblings: tuple[tuple[str, str], ...] = (), **secrets: dict[str
         ({**REDIS_EXTERNAL, "version": "0.1.0"}, situation(redis=REDIS, cache=REDIS), Reason.RELEASE_TOO_OLD, "0.2.0"),
         ({"redis": {"cache": "Separate"}, "version": "0.1.0"}, situation(), Reason.RELEASE_TOO_OLD, "cache Separate"),
         ({"profile": "Production", "version": "0.1.0"}, situation(), None, ""),
+        (CLOUD_NATIVE_PG, without_cloud_native_pg(), Reason.CNPG_MISSING, "install CloudNativePG"),
+        (CLOUD_NATIVE_PG, situation(), None, ""),
+        ({}, without_cloud_native_pg(), None, ""),
         (OPENAI, situation(), Reason.SECRET_MISSING, "apiKey"),
         (OPENAI, situation(key={"apiKey": b"sk"}), None, ""),
     ],
