@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.kit import cnpg
 from tests.kit.api import Api, Manifest
 from tests.kit.auditlog import AuditLog
 from tests.kit.controlplane import ControlPlane, running
@@ -66,6 +67,7 @@ def api(control_plane: ControlPlane, chart: list[Manifest]) -> Api:
         "allowVolumeExpansion": True,
     }
     control_plane.admin.apply(storage)
+    cnpg.install(control_plane.admin)
     return control_plane.admin
 
 

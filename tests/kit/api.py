@@ -45,6 +45,7 @@ RESOURCES: dict[str, Resource] = {
     "Deployment": Resource("apps/v1", "deployments"),
     "StatefulSet": Resource("apps/v1", "statefulsets"),
     "ControllerRevision": Resource("apps/v1", "controllerrevisions"),
+    "Cluster": Resource("postgresql.cnpg.io/v1", "clusters"),
     "Job": Resource("batch/v1", "jobs"),
     "CronJob": Resource("batch/v1", "cronjobs"),
     "PodDisruptionBudget": Resource("policy/v1", "poddisruptionbudgets"),

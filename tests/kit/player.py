@@ -2,8 +2,9 @@
 
 On a control plane without nodes nobody would ever report a pod: the player watches workloads and writes their `/status`
 as those controllers do when all goes well, or as a test tells it (`player.behave("memory", Behaviour.STARTING)`). For a
-StatefulSet it makes the claims of its templates; an autoscaler keeps its target at `minReplicas` or above. This, and nothing else, is played: API server, its validation, RBAC,
-storage and the operator are real.
+StatefulSet it makes the claims of its templates, which grow when they are asked to; CloudNativePG's operator is played
+too. An autoscaler keeps its target at `minReplicas` or above. This, and nothing else, is played: API server, its
+validation, RBAC, storage and the operator are real.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import Any
 
 import httpx
 
+from tests.kit import cnpg
 from tests.kit.api import Api, Manifest, RefusedError
 
-KINDS = ("Deployment", "StatefulSet", "Job", "HorizontalPodAutoscaler")
+KINDS = ("Deployment", "StatefulSet", "Job", "HorizontalPodAutoscaler", "PersistentVolumeClaim", "Cluster")
 WATCH_S = 5
 """Short, because it is also the time that a stopped player's threads go on."""
 PAUSE_S = 0.2
+UNSERVED_S = 0.5
 COMPONENT = "app.kubernetes.io/component"
 MANAGER = "player"
 AUTOSCALER = "kube-controller-manager"
@@ -46,6 +49,8 @@ class Player:
         self._namespace = namespace
         self._told: dict[tuple[str | None, str], Behaviour] = {}
         self._available: dict[str, tuple[str, int]] = {}  # uid -> (template that was available last, its pods)
+        self._clusters: dict[str, Manifest] = {}  # namespace -> status of its Cluster
+        self._stunted: set[str] = set()  # namespaces whose volumes do not grow
         self._least: dict[tuple[str, str], int] = {}  # (namespace, Deployment) -> its autoscaler's minReplicas
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -66,6 +71,18 @@ class Player:
             for item in self._api.list(kind, namespace or self._namespace, selector=f"{COMPONENT}={component}"):
                 self.play(item)
 
+    def cluster(self, namespace: str, status: Manifest) -> None:
+        """Say what CloudNativePG's operator makes of a namespace's Cluster."""
+        self._clusters[namespace] = status
+        for item in self._api.list("Cluster", namespace):
+            self.play(item)
+
+    def grow(self, namespace: str, *, yes: bool) -> None:
+        """Say whether a namespace's volumes grow when they are asked to."""
+        (self._stunted.discard if yes else self._stunted.add)(namespace)
+        for item in self._api.list("PersistentVolumeClaim", namespace):
+            self.play(item)
+
     def play(self, item: Manifest) -> None:
         """Write the status that belongs to a workload; nothing where it is there already."""
         component = item["metadata"].get("labels", {}).get(COMPONENT, "")
@@ -83,6 +100,8 @@ class Player:
                 "Deployment": self._deployment,
                 "StatefulSet": self._stateful_set,
                 "Job": self._job,
+                "Cluster": self._cluster,
+                "PersistentVolumeClaim": self._volume,
             }
             status = made[item["kind"]](item, behaviour)
             if status is None or _says(item.get("status") or {}, status):
@@ -124,7 +143,9 @@ class Player:
                 while not self._stop.is_set():
                     version = self._follow(kind, version)
             except (httpx.HTTPError, RefusedError, OSError, RuntimeError) as error:
-                if not self._stop.is_set():  # the API server is away, or the watch too old: begin anew
+                if isinstance(error, RefusedError) and error.code == 404:
+                    self._stop.wait(UNSERVED_S)  # CloudNativePG's kind is not there, or has just gone
+                elif not self._stop.is_set():  # the API server is away, or the watch too old: begin anew
                     self.errors.append(f"{kind}: {error}")
                     self._stop.wait(PAUSE_S)
 
@@ -202,6 +223,23 @@ class Player:
         why = ("CompletionsReached", "Reached expected number of succeeded pods")
         conditions = [_condition(kind, "True", *why) for kind in ("SuccessCriteriaMet", "Complete")]
         return {**begin, "completionTime": _now(), "active": 0, "ready": 0, "succeeded": 1, "conditions": conditions}
+
+    def _cluster(self, item: Manifest, behaviour: Behaviour) -> Manifest:
+        """Return what CloudNativePG's operator says when all goes well, or what it was told to say."""
+        told = self._clusters.get(item["metadata"]["namespace"])
+        if told is not None:
+            return told
+        instances = int(item["spec"].get("instances", 1))
+        if behaviour is Behaviour.READY:
+            return cnpg.status(instances)
+        return cnpg.status(instances, ready=0, phase="Setting up primary")
+
+    def _volume(self, item: Manifest, behaviour: Behaviour) -> Manifest | None:
+        asked = item["spec"]["resources"]["requests"]["storage"]
+        there = (item.get("status") or {}).get("capacity", {}).get("storage")
+        if there in (None, asked) or item["metadata"]["namespace"] in self._stunted:
+            return None
+        return {"phase": "Bound", "capacity": {"storage": asked}}
 
     def _claims(self, item: Manifest) -> None:
         """Make the claims that the StatefulSet controller would make, bound and of the size they ask for."""

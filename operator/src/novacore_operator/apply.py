@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from novacore_operator.build.persistent_volume_claim import PERSISTENT_VOLUME_CLAIM
 from novacore_operator.build.scale import SCALE_MANAGER, build_scale_handover
-from novacore_operator.errors import NovaError, Retry
+from novacore_operator.errors import Blocked, NovaError, Retry
 from novacore_operator.kube import Conflict, Kube
 from novacore_operator.plan import Action, Plan, Verb, Why
 from novacore_operator.reasons import Reason
@@ -115,7 +116,8 @@ async def carry_out(
         async with slots:
             try:
                 outcome = await _write(kube, cache, metrics, action, live=live_of(action.ref), fights=fights)
-            except NovaError as error:
+            except NovaError as refusal:
+                error = _named(action, refusal)
                 applied.refused[action.ref] = error
                 log.warning("write_refused", object=str(action.ref), reason=error.reason, message=error.message)
                 return
@@ -135,6 +137,18 @@ async def carry_out(
         if applied.refused:
             break
     return applied
+
+
+def _named(action: Action, error: NovaError) -> NovaError:
+    """Return a refusal by the name that says what to do: of a volume that cannot grow."""
+    if action.ref.kind != PERSISTENT_VOLUME_CLAIM.name or action.manifest is None or "resize" not in error.message:
+        return error
+    size = action.manifest["spec"]["resources"]["requests"]["storage"]
+    return Blocked(
+        Reason.STORAGE_CHANGE_REFUSED,
+        f"{action.ref} cannot grow to {size}: set allowVolumeExpansion: true on its StorageClass, if its provisioner "
+        f"can do it ({error.message})",
+    )
 
 
 async def _write(

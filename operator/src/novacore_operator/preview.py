@@ -249,7 +249,8 @@ def _settled(ref: Ref, manifest: Manifest, before: Facts | None, generation: int
     if ref.kind == "Job":
         return JobFacts(complete=True, failed=False)
     if ref.kind == "PersistentVolumeClaim":
-        return ClaimFacts(manifest["spec"]["resources"]["requests"]["storage"], bound=True)
+        size = manifest["spec"]["resources"]["requests"]["storage"]
+        return ClaimFacts(size, bound=True, capacity=size)
     if ref.kind == "ControllerRevision":
         return ReleaseFacts(manifest["revision"], "", **manifest["data"])
     return None

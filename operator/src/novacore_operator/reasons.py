@@ -175,9 +175,17 @@ class Reason(StrEnum):
     )
     STORAGE_CHANGE_REFUSED = (
         "StorageChangeRefused",
-        "A volume cannot be made as large as the spec asks.",
+        "A volume cannot be made as large as the spec asks; everything else is carried out.",
         "The storage class does not allow expansion.",
-        "Use a class with `allowVolumeExpansion: true`, or set `storage.size` back.",
+        "Set `allowVolumeExpansion: true` on the class of the claim that the message names, if its provisioner can do "
+        "it; the operator tries again by itself. Otherwise move to another data store (docs/guides/install.md): a "
+        "volume keeps its class, and its size cannot be set back.",
+    )
+    VOLUME_GROWING = (
+        "VolumeGrowing",
+        "A volume is being made larger; the store answers meanwhile.",
+        "`storage.size` was raised.",
+        "Wait. If it lasts, `kubectl describe pvc` says what the provisioner lacks; some need the pod to be restarted.",
     )
     MIGRATION_PENDING = (
         "MigrationPending",

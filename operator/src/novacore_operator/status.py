@@ -15,10 +15,23 @@ from datetime import datetime
 from typing import Any
 
 from novacore_contracts.services import SERVICES
+from novacore_operator.build.common import amount, canonical
+from novacore_operator.build.persistent_volume_claim import claim_name, claimed
 from novacore_operator.build.scale import pods_wanted
 from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
-from novacore_operator.state import JobFacts, Manifest, Nova, Observed, PodFacts, Ref, WorkloadFacts, names, stores
+from novacore_operator.state import (
+    ClaimFacts,
+    JobFacts,
+    Manifest,
+    Nova,
+    Observed,
+    PodFacts,
+    Ref,
+    WorkloadFacts,
+    names,
+    stores,
+)
 from novacore_operator.state.names import ANNOTATION_DESIRED, ANNOTATION_TEMPLATE
 
 MESSAGE_CHARS = 1000
@@ -92,13 +105,13 @@ def compute(nova: Nova, seen: Observed, view: View, *, now: datetime) -> dict[st
         "SecretsReady": _secrets(view),
         "DataStoresReady": _stores(parts, view),
         "MigrationsApplied": _migrations(seen, view),
-        "Progressing": _progressing(nova, parts, view),
+        "Progressing": _progressing(nova, seen, parts, view),
         "Degraded": _degraded(nova, parts),
         "RolledBack": _rolled_back(view),
         "FieldConflict": _field_conflict(view),
         "Paused": _paused(nova),
     }
-    verdicts = {"Ready": _ready(parts, verdicts, view), **verdicts}
+    verdicts = {"Ready": _ready(parts, verdicts, view, _growing(nova, seen, view)), **verdicts}
     status: dict[str, Any] = {
         "observedGeneration": nova.generation,
         "conditions": [_condition(nova, kind, verdict, now) for kind, verdict in verdicts.items()],
@@ -319,7 +332,21 @@ def _migrations(seen: Observed, view: View) -> Verdict:
     return "False", Reason.MIGRATION_PENDING, held.message if held is not None else "the Job is being created"
 
 
-def _progressing(nova: Nova, parts: list[_Part], view: View) -> Verdict:
+def _growing(nova: Nova, seen: Observed, view: View) -> str:
+    """Return which volume is not as large as the spec asks, and what is said of it; empty when none is."""
+    if not view.wanted:
+        return ""
+    for store, size in claimed(nova.spec).items():
+        live = seen.get("PersistentVolumeClaim", nova.namespace, claim_name(store))
+        if live is None or not isinstance(live.facts, ClaimFacts) or not live.facts.bound or not live.facts.capacity:
+            continue
+        if amount(live.facts.capacity) < amount(canonical(size)):
+            said = f" ({live.facts.pending})" if live.facts.pending else ""
+            return f"{live.ref} has {live.facts.capacity} of the {canonical(size)} asked for{said}"
+    return ""
+
+
+def _progressing(nova: Nova, seen: Observed, parts: list[_Part], view: View) -> Verdict:
     if view.blocked is not None:
         return "False", view.blocked.reason, view.blocked.message
     busy = [part for part in parts if not part.ready]
@@ -333,7 +360,9 @@ def _progressing(nova: Nova, parts: list[_Part], view: View) -> Verdict:
     if stalled is not None:
         return "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{stalled.name}: {stalled.message}"
     if not under_way:
-        return "False", Reason.COMPLETE, f"generation {nova.generation} is carried out"
+        growing = _growing(nova, seen, view)
+        done = "False", Reason.COMPLETE, f"generation {nova.generation} is carried out"
+        return ("True", Reason.VOLUME_GROWING, growing) if growing else done
     return "True", *_step(nova, parts, waiting)
 
 
@@ -374,7 +403,7 @@ def _paused(nova: Nova) -> Verdict:
     return "False", Reason.NOT_PAUSED, "the operator keeps the installation as the spec says"
 
 
-def _ready(parts: list[_Part], verdicts: Mapping[str, Verdict], view: View) -> Verdict:
+def _ready(parts: list[_Part], verdicts: Mapping[str, Verdict], view: View, growing: str) -> Verdict:
     overruled = _overruled(view)
     if overruled is not None:
         return overruled
@@ -390,6 +419,8 @@ def _ready(parts: list[_Part], verdicts: Mapping[str, Verdict], view: View) -> V
     if view.pending:
         first = ", ".join(sorted(str(ref) for ref in view.pending)[:5])
         return "False", Reason.ROLLING_OUT, f"to be written: {first}"
+    if growing:
+        return "False", Reason.VOLUME_GROWING, growing
     return "True", Reason.READY, f"all {len(parts)} components run at their desired revision"
 
 

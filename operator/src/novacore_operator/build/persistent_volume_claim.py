@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from novacore_operator.api.spec import Spec
 from novacore_operator.build.common import amount, canonical, selector
 from novacore_operator.build.site import Site
 from novacore_operator.state import ClaimFacts, Kind, Manifest, Nova, stores
 from novacore_operator.state.names import LABEL_MANAGED_BY, MANAGER
 
 PERSISTENT_VOLUME_CLAIM = Kind(
-    "PersistentVolumeClaim", "v1", "persistentvolumeclaims", wave=2, verbs=("list", "watch", "patch")
+    "PersistentVolumeClaim", "v1", "persistentvolumeclaims", wave=6, verbs=("list", "watch", "patch")
 )
+"""Late in the order of writes: a class that cannot grow holds nothing else up."""
 DATA = "data"
 """Name of the volume in a store's pod."""
 
 
 def persistent_volume_claims(site: Site) -> Iterator[Manifest | None]:
     """Return the claims that must grow, or that were grown before; one that fits is not touched."""
-    spec = site.nova.spec
+    for store, size in claimed(site.nova.spec).items():
+        yield _grown(site, store, size)
+
+
+def claimed(spec: Spec) -> dict[str, str]:
+    """Return the size of each volume of ours, by store."""
     sizes = {stores.POSTGRES: spec.postgres.storage.size, stores.REDIS: spec.redis.storage.size}
-    for store in stores.run_by_us(spec):
-        if store in sizes:
-            yield _grown(site, store, sizes[store])
+    return {store: sizes[store] for store in stores.run_by_us(spec) if store in sizes}
 
 
 def _grown(site: Site, component: str, size: str) -> Manifest | None:

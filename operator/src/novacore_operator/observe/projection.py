@@ -85,7 +85,15 @@ def _facts(kind: str, body: Manifest) -> Facts | None:
 
 def _claim(body: Manifest) -> ClaimFacts:
     requests = body["spec"].get("resources", {}).get("requests", {})
-    return ClaimFacts(requests.get("storage", ""), (body.get("status") or {}).get("phase") == "Bound")
+    status = body.get("status") or {}
+    pending = [item for item in status.get("conditions") or () if item.get("status") == "True"]
+    words = "; ".join(f"{item['type']}: {item.get('message', '')}".strip(": ") for item in pending)
+    return ClaimFacts(
+        requests.get("storage", ""),
+        status.get("phase") == "Bound",
+        capacity=(status.get("capacity") or {}).get("storage", ""),
+        pending=words[:MESSAGE_CHARS],
+    )
 
 
 def _release(body: Manifest) -> ReleaseFacts | None:

@@ -95,6 +95,8 @@ class ClaimFacts:
 
     requested: str
     bound: bool
+    capacity: str = ""  # what there is of it
+    pending: str = ""  # why it has not grown yet, in the words of whoever makes it grow
 
 
 @dataclass(frozen=True, slots=True)
