@@ -21,7 +21,7 @@ from tests.kit.player import Behaviour, Player
 from tests.kit.wait import until
 
 ELSEWHERE = Path(__file__).with_name("rights_used_elsewhere.txt")
-TEAM, TEAM_SYSTEM = "team", "team-system"
+TEAM, TEAM_DATABASE, TEAM_SYSTEM = "team", "team-database", "team-system"
 RELEASES_KEPT = 10
 
 
@@ -41,7 +41,8 @@ def test_a_right_that_is_used_elsewhere_names_the_test_that_uses_it() -> None:
 def live_through(api: Api, player: Player, namespace: str) -> None:
     """Lead an installation through all that makes the operator delete, grow, and forget."""
     player.behave("migrate", Behaviour.STARTING, namespace=namespace)
-    api.create(nova(namespace, profile="Production", services={"memory": {"autoscaling": {"maxReplicas": 3}}}))
+    services = {"memory": {"autoscaling": {"maxReplicas": 3}}}
+    api.create(nova(namespace, version="0.2.0", profile="Production", services=services))
     await_condition(api, namespace, "MigrationsApplied", status="False", reason="MigrationRunning", within_s=30)
     # Another content of a migration that has not ended: the old Job goes.
     (first,) = names(api, "Job", namespace)
@@ -64,11 +65,21 @@ def live_through(api: Api, player: Player, namespace: str) -> None:
     await_ready(api, namespace)
     for kind in ("PodDisruptionBudget", "NetworkPolicy", "HorizontalPodAutoscaler"):
         until(lambda kind=kind: not names(api, kind, namespace), within_s=10, what=f"no {kind}")
+    until(lambda: "novacore-redis-cache" not in names(api, "StatefulSet", namespace), within_s=10, what="one Redis")
     for rate in range(20, 20 + RELEASES_KEPT):
         change(api, namespace, limits={"authPerMinute": rate})
         await_ready(api, namespace)
     oldest = "novacore-release-1"
     until(lambda: oldest not in names(api, "ControllerRevision", namespace), within_s=10, what=f"{oldest} is gone")
+
+
+def have_a_database_made(api: Api, namespace: str) -> None:
+    """Have a database by CloudNativePG made and changed: the one kind that `live_through` does not come by."""
+    spec = {"mode": "CloudNativePG", "cloudNativePG": {"instances": 1}}
+    api.create(nova(namespace, version="0.2.0", postgres=spec))
+    await_ready(api, namespace)
+    change(api, namespace, postgres={"cloudNativePG": {"instances": 2}})
+    await_ready(api, namespace)
 
 
 def names(api: Api, kind: str, namespace: str) -> set[str]:
@@ -116,8 +127,8 @@ def test_in_cluster_mode_granted_is_used(
 @pytest.fixture
 def team_operator(control_plane: ControlPlane, api: Api, operator: OperatorProcess) -> OperatorProcess:
     """A second operator, for one namespace, not started. The first one is stopped meanwhile: it watches all."""
-    install_chart(control_plane, namespace=TEAM_SYSTEM, watchNamespaces=[TEAM])
-    return OperatorProcess(control_plane, name="team-operator", namespace=TEAM_SYSTEM, namespaces=[TEAM])
+    install_chart(control_plane, namespace=TEAM_SYSTEM, watchNamespaces=[TEAM, TEAM_DATABASE])
+    return OperatorProcess(control_plane, name="team-operator", namespace=TEAM_SYSTEM, namespaces=[TEAM, TEAM_DATABASE])
 
 
 def test_in_namespaced_mode_granted_is_used(
@@ -130,14 +141,17 @@ def test_in_namespaced_mode_granted_is_used(
 ) -> None:
     operator.stop()
     try:
-        api.apply(namespace_of(TEAM))
+        for name in (TEAM, TEAM_DATABASE):
+            api.apply(namespace_of(name))
         team_operator.start()
         live_through(api, player, TEAM)
+        have_a_database_made(api, TEAM_DATABASE)
         team_operator.stop()
         judge(api, audit, team_operator.user, say, mode="namespaced")
     finally:
         team_operator.kill()
-        api.delete("NovaCoreDeployment", NAME, TEAM)
+        for name in (TEAM, TEAM_DATABASE):
+            api.delete("NovaCoreDeployment", NAME, name)
         operator.start()
 
 

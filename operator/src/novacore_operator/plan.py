@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from novacore_contracts.services import BY_NAME, SERVICES
-from novacore_operator.api.stores import SecretName
+from novacore_operator.api.stores import MIGRATE, SecretName
 from novacore_operator.build.canary import build_canary
 from novacore_operator.build.installation import KINDS, build_installation
 from novacore_operator.build.scale import pods_wanted
@@ -105,10 +105,14 @@ LAST_WAVE = 9
 def setting_of(nova: Nova, seen: Observed) -> mint.Setting:
     """Return what the material depends on. The admission policies have passed: the referenced Secrets are whole."""
     external, redis = nova.spec.postgres.external, nova.spec.redis.external
+    own = (external.per_service_secret_refs if external is not None else None) or {}
+    logins = {who: login for who, given in own.items() if (login := _postgres(seen, given)) is not None}
+    migrator = logins.pop(MIGRATE, None)
     ref = nova.spec.models.llm.api_key_secret_ref
     return mint.Setting(
         nova.namespace,
-        postgres=_postgres(seen, external.admin_secret_ref) if external is not None else None,
+        postgres=migrator or (_postgres(seen, external.admin_secret_ref) if external is not None else None),
+        logins=logins,
         redis=_redis(seen, redis.secret_ref) if redis is not None else None,
         redis_cache=_redis(seen, redis.cache_secret_ref) if redis is not None else None,
         own_cache=stores.CACHE in stores.run_by_us(nova.spec),

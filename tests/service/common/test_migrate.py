@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import secrets
 from dataclasses import replace
 
 import asyncpg
@@ -131,3 +133,81 @@ async def test_a_role_without_a_scram_verifier_is_refused(admin_conn, scram):
         await runner.apply(admin_conn, roles=[{**ROLES[0], "scram": scram}], say=lambda _: None)
 
     assert scram not in str(caught.value)
+
+
+# --- roles that the user made ---------------------------------------------------------------------------------------
+
+TEAM = {f"nova_{schema}": f"team_{schema}" for schema in SCHEMAS}
+
+
+@pytest.fixture
+async def team(postgres_server, template_database):
+    """An empty database and its administrator, and roles made by hand as docs/guides/install.md has it."""
+    name = f"team_{secrets.token_hex(4)}"
+    admin = await postgres_server.connect()
+    await admin.execute(f"CREATE DATABASE {name}")
+    conn = await postgres_server.connect(name)
+    for login in ("team_migrate", *TEAM.values()):
+        await conn.execute(f"CREATE ROLE {login} LOGIN")
+    await conn.execute(f"GRANT CREATE ON DATABASE {name} TO nova_migrator")
+    await conn.execute("GRANT nova_migrator TO team_migrate")
+    for group, login in TEAM.items():
+        await conn.execute(f"GRANT {group} TO {login}")
+    await conn.execute("CREATE EXTENSION vector SCHEMA public")
+    yield name, conn
+    await conn.close()
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    for login in ("team_migrate", *TEAM.values()):
+        await admin.execute(f"DROP ROLE {login}")
+    await admin.close()
+
+
+async def as_user(server, database, user):
+    return await asyncpg.connect(host=server.host, port=server.port, user=user, database=database)
+
+
+async def migrate_as_team(server, database):
+    conn = await as_user(server, database, "team_migrate")
+    try:
+        return await runner.apply(conn, roles=[], given=TEAM, say=lambda _: None)
+    finally:
+        await conn.close()
+
+
+@pytest.mark.invariant("MIGRATE-3")
+@pytest.mark.invariant("MIGRATE-4")
+async def test_migrates_without_the_right_to_make_roles(postgres_server, team):
+    name, admin = team
+    before = await admin.fetch("SELECT rolname, rolcreaterole FROM pg_roles ORDER BY 1")
+
+    assert await migrate_as_team(postgres_server, name) == len(runner.plan())
+    assert await migrate_as_team(postgres_server, name) == 0
+
+    assert await admin.fetch("SELECT rolname, rolcreaterole FROM pg_roles ORDER BY 1") == before
+    auth = await as_user(postgres_server, name, "team_auth")
+    assert await auth.fetchval("SELECT count(*) FROM auth.users") == 0
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await auth.fetchval("SELECT count(*) FROM chat.sessions")
+    await auth.close()
+    owners = await admin.fetch("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = ANY($1)", list(SCHEMAS))
+    assert [row["tableowner"] for row in owners] == ["nova_migrator"]
+
+
+@pytest.mark.parametrize(
+    ("undo", "remedy"),
+    [
+        ("REVOKE nova_auth FROM team_auth", 'GRANT nova_auth TO "team_auth"'),
+        ("REVOKE nova_migrator FROM team_migrate", 'GRANT nova_migrator TO "team_migrate"'),
+        ("REVOKE CREATE ON DATABASE {name} FROM nova_migrator", 'GRANT CREATE ON DATABASE "{name}" TO nova_migrator'),
+        ("GRANT nova_chat TO team_auth", 'REVOKE nova_chat FROM "team_auth"'),
+        ("ALTER ROLE team_memory BYPASSRLS", "without SUPERUSER and BYPASSRLS"),
+        ("DROP EXTENSION vector", "CREATE EXTENSION vector SCHEMA public"),
+    ],
+)
+async def test_says_which_statement_an_administrator_has_to_run(postgres_server, team, undo, remedy):
+    name, admin = team
+    await admin.execute(undo.format(name=name))
+
+    with pytest.raises(runner.MigrationError, match=re.escape(remedy.format(name=name))):
+        await migrate_as_team(postgres_server, name)
+    assert await admin.fetchval("SELECT to_regnamespace('auth')") is None, "nothing is begun"

@@ -21,6 +21,7 @@ from typing import Any
 from novacore_contracts.identity import KID_PREFIX
 from novacore_contracts.keyset import TRUSTED_KEYS_MAX, RingDocument, RingKey, thumbprint
 from novacore_contracts.services import (
+    BY_NAME,
     DATABASE,
     POSTGRES_NAME,
     POSTGRES_PORT,
@@ -47,6 +48,7 @@ class Setting:
 
     namespace: str
     postgres: PostgresAdmin | None = None
+    logins: Mapping[str, PostgresAdmin] = field(default_factory=dict)  # service -> his own, of roles the user made
     redis: RedisLogin | None = None
     redis_cache: RedisLogin | None = None
     own_cache: bool = False  # a second Redis of ours, for what may be lost
@@ -94,7 +96,8 @@ def root_jwks(material: Material, namespace: str) -> str:
 def ca_bundle(material: Material, setting: Setting) -> str:
     """Return the certificates that clients of the data stores trust: ours, and those of stores that are not ours."""
     own = material[names.CA_PRIVATE]["tls.crt"].decode()
-    given = (login.ca for login in (setting.postgres, setting.redis, setting.redis_cache) if login is not None)
+    stores = (setting.postgres, *setting.logins.values(), setting.redis, setting.redis_cache)
+    given = (login.ca for login in stores if login is not None)
     foreign = dict.fromkeys(ca.strip() for ca in given if ca)
     return own + "".join(f"{ca}\n" for ca in foreign)
 
@@ -300,6 +303,16 @@ def _credentials(forge: _Forge) -> None:
 
 def _postgres_login(forge: _Forge, service: Service) -> dict[str, Any]:
     admin = forge.setting.postgres
+    own = forge.setting.logins.get(service.name)
+    if own is not None:
+        return {
+            "user": own.user,
+            "password": own.password,
+            "host": own.host,
+            "port": own.port,
+            "database": own.database,
+            "sslmode": "verify-full",
+        }
     return {
         "user": f"{service.role}_a",
         "host": admin.host if admin else forge.setting.postgres_host,
@@ -391,6 +404,10 @@ def _roles(forge: _Forge) -> None:
         for role in (json_object(secret.get("roles.json")) or {}).get("roles", [])
         if isinstance(role, dict)
     }
+    if forge.setting.logins:
+        given = {BY_NAME[name].role: login.user for name, login in sorted(forge.setting.logins.items())}
+        secret["roles.json"] = forms.dumps({"roles": [], "given": given})
+        return
     roles = []
     for service in SERVICES:
         if service.role is None:

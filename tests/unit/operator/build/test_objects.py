@@ -9,6 +9,7 @@ import yaml
 from cryptography import x509
 
 from novacore_contracts.services import BY_NAME, INTERNAL_PORT, SERVICES
+from novacore_operator.api.stores import LOGINS
 from novacore_operator.rotation.forms import payload_unverified
 from novacore_operator.state import Manifest, names, ref_of
 from tests.unit.operator.build.objects import build, templates
@@ -296,3 +297,26 @@ def test_cloudnativepg_is_given_password_and_certificate_and_nothing_of_it_is_re
 def test_with_reclaim_delete_the_cluster_goes_with_the_resource() -> None:
     objects = build(postgres={"mode": "CloudNativePG", "storage": {"reclaim": "Delete"}})
     assert "ownerReferences" in objects["Cluster", "novacore-postgres"]["metadata"]
+
+
+def test_with_logins_of_the_users_each_service_has_his_and_no_role_is_made() -> None:
+    world = World()
+    for who in LOGINS:
+        world.grant(f"pg-{who}", **{**ADMIN, "user": f"team_{who}".encode(), "password": f"w-{who}".encode()})
+    refs = {who: {"name": f"pg-{who}"} for who in LOGINS}
+    objects = build(world, postgres={"mode": "External", "external": {"perServiceSecretRefs": refs}})
+    for service in SERVICES:
+        if service.schema is not None:
+            login = credential(objects, service.name, "postgres")
+            assert (login["user"], login["password"]) == (f"team_{service.name}", f"w-{service.name}")
+            assert (login["host"], login["sslmode"]) == ("db.example.org", "verify-full")
+    data = {
+        key: json.loads(base64.b64decode(value))
+        for key, value in objects["Secret", names.MIGRATE_CREDS]["data"].items()
+    }
+    assert data["admin.json"]["user"] == "team_migrate"
+    assert data["roles.json"]["roles"] == []
+    assert data["roles.json"]["given"] == {
+        service.role: f"team_{service.name}" for service in SERVICES if service.schema is not None
+    }
+    assert ("StatefulSet", "novacore-postgres") not in objects

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from novacore_operator.api.stores import LOGINS
 from novacore_operator.policies import first
 from novacore_operator.policies.admission import MAY_ACT
 from novacore_operator.reasons import Reason
@@ -15,6 +16,12 @@ REDIS_EXTERNAL: dict[str, Any] = {
     "redis": {"mode": "External", "external": {"secretRef": {"name": "redis"}, "cacheSecretRef": {"name": "cache"}}}
 }
 CLOUD_NATIVE_PG: dict[str, Any] = {"postgres": {"mode": "CloudNativePG", "cloudNativePG": {"instances": 3}}}
+OWN_LOGINS: dict[str, Any] = {
+    "postgres": {
+        "mode": "External",
+        "external": {"perServiceSecretRefs": {who: {"name": f"pg-{who}"} for who in LOGINS}},
+    }
+}
 OPENAI: dict[str, Any] = {
     "models": {
         "llm": {
@@ -72,6 +79,14 @@ def without_cloud_native_pg() -> World:
         ({**REDIS_EXTERNAL, "version": "0.1.0"}, situation(redis=REDIS, cache=REDIS), Reason.RELEASE_TOO_OLD, "0.2.0"),
         ({"redis": {"cache": "Separate"}, "version": "0.1.0"}, situation(), Reason.RELEASE_TOO_OLD, "cache Separate"),
         ({"profile": "Production", "version": "0.1.0"}, situation(), None, ""),
+        (OWN_LOGINS, situation(**{f"pg-{who}": ADMIN for who in LOGINS}), None, ""),
+        (
+            OWN_LOGINS,
+            situation(**{f"pg-{who}": ADMIN for who in LOGINS if who != "memory"}),
+            Reason.SECRET_MISSING,
+            "perServiceSecretRefs.memory names Secret pg-memory",
+        ),
+        ({**OWN_LOGINS, "version": "0.1.0"}, situation(), Reason.RELEASE_TOO_OLD, "perServiceSecretRefs"),
         (CLOUD_NATIVE_PG, without_cloud_native_pg(), Reason.CNPG_MISSING, "install CloudNativePG"),
         (CLOUD_NATIVE_PG, situation(), None, ""),
         ({}, without_cloud_native_pg(), None, ""),

@@ -2,7 +2,8 @@
 
 Invariants: MIGRATE-1 one runner at a time (advisory lock); MIGRATE-2 a file that was applied never changes (checksum);
 MIGRATE-3 a second run changes nothing; MIGRATE-4 no role reads another role's schema.
-Objects belong to `nova_migrator`. Passwords are not here: `roles.json` carries SCRAM verifiers made by the operator.
+Objects belong to `nova_migrator`. Passwords are not here: `roles.json` carries SCRAM verifiers made by the operator, or
+names the logins that the user made; then no role is made or changed, and what is missing is told as statements.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -109,7 +110,7 @@ async def migrate(paths: Paths, *, say: Say, deadline_s: float = CONNECT_DEADLIN
     """
     await try_redis(paths, say=say)
     admin = json.loads((paths.migration / "admin.json").read_text())
-    roles = json.loads((paths.migration / "roles.json").read_text())["roles"]
+    document = json.loads((paths.migration / "roles.json").read_text())
     insecure = admin.get("sslmode") == "disable"
     conn = await _connect(
         {
@@ -119,7 +120,7 @@ async def migrate(paths: Paths, *, say: Say, deadline_s: float = CONNECT_DEADLIN
         say=say, deadline_s=deadline_s,
     )  # fmt: skip
     try:
-        return await apply(conn, roles=roles, say=say)
+        return await apply(conn, roles=document["roles"], given=document.get("given"), say=say)
     finally:
         await conn.close()
 
@@ -166,11 +167,16 @@ async def apply(
     conn: asyncpg.Connection[Any],
     *,
     roles: Sequence[dict[str, str]],
+    given: Mapping[str, str] | None = None,
     say: Say,
     steps: Sequence[Step] | None = None,
     pgvector_min: tuple[int, ...] = PGVECTOR_MIN,
 ) -> int:
-    """Apply what is missing over an administrator's connection; return how many steps were applied."""
+    """Apply what is missing over an administrator's connection; return how many steps were applied.
+
+    `given`: schema's role -> login role, all of which somebody else made. The connection is then the migrator's, who
+    may make schemas and no roles.
+    """
     await init_connection(conn)
     await conn.execute("SET client_min_messages = warning")
     if not await conn.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
@@ -179,7 +185,7 @@ async def apply(
     try:
         await conn.execute("SET lock_timeout = '3s'")
         await _check_server(conn, pgvector_min, say=say)
-        await _foundation(conn, roles)
+        await _foundation(conn, roles, given)
         await init_connection(conn)  # the vector codecs exist only now
         applied = 0
         known = await _known(conn)
@@ -214,7 +220,13 @@ async def _check_server(conn: asyncpg.Connection[Any], pgvector_min: tuple[int, 
     version = int(await conn.fetchval("SHOW server_version_num")) // 10_000
     if version < POSTGRES_MIN:
         raise MigrationError(f"Postgres is version {version}, at least {POSTGRES_MIN} is needed: upgrade the server")
-    await conn.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+    try:
+        await conn.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+    except asyncpg.InsufficientPrivilegeError:
+        raise MigrationError(
+            "the extension vector is missing and this user may not make it:"
+            " run as an administrator of this database: CREATE EXTENSION vector SCHEMA public; then delete the Job"
+        ) from None
     found = str(await conn.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
     wanted = ".".join(map(str, pgvector_min))
     if parse_version(found) < pgvector_min:
@@ -233,19 +245,15 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text))
 
 
-async def _foundation(conn: asyncpg.Connection[Any], roles: Sequence[dict[str, str]]) -> None:
+async def _foundation(
+    conn: asyncpg.Connection[Any], roles: Sequence[dict[str, str]], given: Mapping[str, str] | None
+) -> None:
     """Make roles, schemas and the table of applied files. Every statement is harmless the second time."""
-    admin = str(await conn.fetchval("SELECT current_user"))
     async with conn.transaction():
-        await _role(conn, MIGRATOR_ROLE)
-        await conn.execute(f"GRANT {MIGRATOR_ROLE} TO {_quoted(admin)}")
-        for schema in SCHEMAS:
-            await _role(conn, f"nova_{schema}")
-        for role in roles:
-            await _login_role(conn, role)
-        database = _quoted(str(await conn.fetchval("SELECT current_database()")))
-        await conn.execute(f"GRANT CREATE ON DATABASE {database} TO {MIGRATOR_ROLE}")
-        await conn.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        if given is None:
+            await _make_roles(conn, roles)
+        else:
+            await _check_roles(conn, given)
         for schema in ("ops", *SCHEMAS):
             await conn.execute(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {MIGRATOR_ROLE}")
         await conn.execute(f"SET LOCAL ROLE {MIGRATOR_ROLE}")
@@ -259,6 +267,65 @@ async def _foundation(conn: asyncpg.Connection[Any], roles: Sequence[dict[str, s
         await conn.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
         for schema in SCHEMAS:
             await _defaults(conn, schema)
+
+
+async def _make_roles(conn: asyncpg.Connection[Any], roles: Sequence[dict[str, str]]) -> None:
+    admin = str(await conn.fetchval("SELECT current_user"))
+    await _role(conn, MIGRATOR_ROLE)
+    await conn.execute(f"GRANT {MIGRATOR_ROLE} TO {_quoted(admin)}")
+    for schema in SCHEMAS:
+        await _role(conn, f"nova_{schema}")
+    for role in roles:
+        await _login_role(conn, role)
+    database = _quoted(str(await conn.fetchval("SELECT current_database()")))
+    await conn.execute(f"GRANT CREATE ON DATABASE {database} TO {MIGRATOR_ROLE}")
+    await conn.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+
+
+async def _check_roles(conn: asyncpg.Connection[Any], given: Mapping[str, str]) -> None:
+    """Find what an administrator has not made yet, or made too large. MigrationError with the statements to run."""
+    database = str(await conn.fetchval("SELECT current_database()"))
+    unmade = await _unmade(conn, given, database)
+    if unmade:
+        raise MigrationError(
+            f"roles are missing in {database}: run as its administrator: {'; '.join(unmade)};"
+            " then delete the Job: the operator makes it again"
+        )
+    for group, login in given.items():
+        if await conn.fetchval("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = $1", login):
+            raise MigrationError(f"{login} sees the rows of every user: make it a role without SUPERUSER and BYPASSRLS")
+        for other in sorted(set(given) - {group}):
+            if await _is_member(conn, login, other):
+                raise MigrationError(
+                    f"{login} may use {other} besides {group}: one service could read what another owns;"
+                    f" run as the administrator: REVOKE {other} FROM {_quoted(login)}"
+                )
+
+
+async def _unmade(conn: asyncpg.Connection[Any], given: Mapping[str, str], database: str) -> list[str]:
+    """Return the statements that make what is missing."""
+    groups = (MIGRATOR_ROLE, *(f"nova_{schema}" for schema in SCHEMAS))
+    rows = await conn.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY($1)", list(groups))
+    known = {row["rolname"] for row in rows}
+    unmade = [f"CREATE ROLE {group} NOLOGIN" for group in groups if group not in known]
+    members = {MIGRATOR_ROLE: str(await conn.fetchval("SELECT current_user")), **given}
+    for group, login in members.items():
+        if not await _is_member(conn, login, group):
+            unmade.append(f"GRANT {group} TO {_quoted(login)}")
+    may_create = "SELECT has_database_privilege(rolname, $2, 'CREATE') FROM pg_roles WHERE rolname = $1"
+    if not await conn.fetchval(may_create, MIGRATOR_ROLE, database):
+        unmade.append(f"GRANT CREATE ON DATABASE {_quoted(database)} TO {MIGRATOR_ROLE}")
+    return unmade
+
+
+async def _is_member(conn: asyncpg.Connection[Any], login: str, group: str) -> bool:
+    """Return whether a role has another one's rights. False while one of the two does not exist."""
+    found = await conn.fetchval(
+        "SELECT pg_has_role(a.oid, b.oid, 'USAGE') FROM pg_roles a, pg_roles b WHERE a.rolname = $1 AND b.rolname = $2",
+        login,
+        group,
+    )
+    return bool(found)
 
 
 async def _defaults(conn: asyncpg.Connection[Any], schema: str) -> None:
