@@ -67,6 +67,10 @@ class Informer:
         self.alive_at = clock()
         """When it last heard anything, a refusal too: a watch that only waits is heard of each minute (bookmarks)."""
 
+    def covers(self, namespace: str) -> bool:
+        """Return whether this watch tells of a namespace. What it does not tell of would stay as it was put in."""
+        return self._namespace in (None, namespace)
+
     def objects(self, namespace: str) -> Iterable[Live]:
         """Return what is cached of one namespace."""
         return self._objects.get(namespace, {}).values()

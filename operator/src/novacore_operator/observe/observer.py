@@ -123,7 +123,7 @@ class Observer:
             else:
                 self._normal.get(ref.namespace, {}).pop(ref, None)
         for kind, name, informer in self._informers:
-            if kind == ref.kind and name in (None, ref.name):
+            if kind == ref.kind and name in (None, ref.name) and informer.covers(ref.namespace):
                 informer.saw(body)
         for name, informer in self._root_informers:
             if ref.kind == "Secret" and ref.name.startswith(ROOT_PREFIX) and name in (None, ref.name):
@@ -132,7 +132,7 @@ class Observer:
     def lost(self, ref: Ref, uid: str) -> None:
         """Take in that our own delete was accepted."""
         for kind, name, informer in self._informers:
-            if kind == ref.kind and name in (None, ref.name):
+            if kind == ref.kind and name in (None, ref.name) and informer.covers(ref.namespace):
                 informer.lost(ref, uid, 0)
 
     def remember(self, namespace: str, material: Material) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from novacore_operator.errors import Retry
-from novacore_operator.kube import Gone, Kube
+from novacore_operator.kube import Gone, Kube, NotFound
 from novacore_operator.observe import informer as module
 from novacore_operator.observe.informer import RESUMES_MAX, Informer
 from novacore_operator.observe.observer import Observer
@@ -334,3 +334,45 @@ def test_pod_trouble_does_not_flicker(state: dict[str, Any], trouble: str, messa
     facts = project("Pod", pod).facts
     assert isinstance(facts, PodFacts)
     assert (facts.trouble, facts.message) == (trouble, message)
+
+
+async def test_a_foreign_kind_may_be_missing_and_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("novacore_operator.observe.informer.UNSERVED_S", 0.0)
+    missing = NotFound(Reason.APPLY_REFUSED, "404")
+    script = Script([missing, missing, ([body(kind="Cluster", spec={})], "5"), missing], [[missing]])
+    told: list[Any] = []
+    cache = Informer(
+        cast("Kube", script),
+        Metrics(),
+        "Cluster",
+        namespace="test",
+        changed=lambda namespace, before, now: told.append((namespace, before is not None, now is not None)),
+        foreign=True,
+    )
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(cache.run())
+        await cache.synced.wait()
+        assert not cache.served, "full, and empty: it does not wait for a definition"
+        while ("test", False, True) not in told or cache.served:
+            await asyncio.sleep(0)
+        watching.cancel()
+    assert told == [
+        ("test", False, True),  # the object
+        ("test", False, False),  # the kind has come: everything is looked at anew
+        ("test", True, False),  # it has gone again, and the object with it
+    ]
+    assert cache.objects("test") == []
+
+
+def test_a_write_in_one_namespace_stays_out_of_the_caches_of_another() -> None:
+    """A cache whose watch tells nothing of an object would keep it for ever as it was written."""
+    there = Observer(
+        cast("Kube", Script([], [])),
+        Metrics(),
+        operator_namespace="ops",
+        namespaces=["test", "other"],
+        changed=lambda *_: None,
+    )
+    there.saw(body(kind="ConfigMap"))
+    filled = [one for kind, _, one in there._informers if kind == "ConfigMap" and one.objects("test")]
+    assert len(filled) == 1
