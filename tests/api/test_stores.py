@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
+from novacore_contracts.releases import CURRENT
 from tests.kit import cnpg
 from tests.kit.api import Api, Manifest, RefusedError
-from tests.kit.controlplane import ControlPlane
+from tests.kit.controlplane import ROOT, ControlPlane
 from tests.kit.nova import NAME, await_condition, await_ready, condition, nova
 from tests.kit.operator_process import SYSTEM, OperatorProcess, install_chart
 from tests.kit.player import Player
@@ -282,3 +285,16 @@ def test_the_operators_chart_needs_no_more_than_it_did(chart: list[Manifest]) ->
     secrets = {name for rule in rules if "secrets" in rule["resources"] for name in rule.get("resourceNames", ())}
     assert not {name for name in secrets if name.endswith(("-superuser", "-app", "-ca"))}
     assert SYSTEM == "novacore-system"
+
+
+def examples() -> list[Manifest]:
+    """Return every NovaCoreDeployment that the guide to installing shows."""
+    text = (ROOT / "docs/guides/install.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, flags=re.M | re.S)]
+    return [block for block in blocks if block.get("kind") == "NovaCoreDeployment"]
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: json.dumps(example["spec"])[:60])
+def test_the_guides_examples_are_accepted(api: Api, namespace: str, example: Manifest) -> None:
+    example = {**example, "metadata": {**example["metadata"], "namespace": namespace}}
+    assert api.create(example, dry_run=True)["spec"]["version"] == CURRENT

@@ -34,7 +34,7 @@ def storage(facts: Facts) -> Judged:
     )
     specs = [resource.get("spec", {}) for resource in facts.resources]
     stores = [spec.get(store, {}) for spec in specs for store in ("postgres", "redis")] or [{}]
-    wanted = {(s.get("storage") or {}).get("className") for s in stores if s.get("mode", "Simple") == "Simple"}
+    wanted = {(s.get("storage") or {}).get("className") for s in stores if s.get("mode", "Simple") != "External"}
     absent = sorted(name for name in wanted if name and name not in names)
     if absent:
         listed = ", ".join(sorted(names)) or "none at all"
