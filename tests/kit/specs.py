@@ -21,6 +21,7 @@ from novacore_contracts.releases import RELEASES
 from novacore_operator.api.crd import custom_resource_definition
 from novacore_operator.api.fields import RULES
 from novacore_operator.api.spec import SERVICE_NAMES
+from novacore_operator.api.stores import LOGINS
 from tests.api.cel_cases import CASES
 
 Json = Any
@@ -54,6 +55,7 @@ TEXTS: Mapping[str, Sequence[Json]] = {
     "baseURL": ("http://models.example.org:11434", "https://models.example.org/v1"),
     "key": ("apiKey", "password"),
     "postgres.image": ("pgvector/pgvector:pg18", "registry.example.org/pgvector:pg17"),
+    "imageName": ("registry.example.org/postgresql:18", "registry.example.org/postgresql:17"),
     "redis.image": ("redis:8.0", "registry.example.org/redis:7.4"),
     "tolerations.[].key": ("example.org/pool", "spot"),
     "tolerations.[].value": ("a", "b"),
@@ -68,6 +70,7 @@ TEXTS: Mapping[str, Sequence[Json]] = {
 
 KEYS: Mapping[str, Sequence[str]] = {
     "services": SERVICE_NAMES,
+    "perServiceSecretRefs": LOGINS,
     "env": ("HTTP_PROXY", "TZ", "LC_ALL"),
     "podAnnotations": ("example.org/note", "linkerd.io/inject"),
     "podLabels": ("example.org/team", "tier"),
