@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from novacore_contracts.services import BY_NAME, INTERNAL_PORT, REDIS_PORT, SERVICES
+from novacore_contracts.services import BY_NAME, INTERNAL_PORT, POSTGRES_PORT, REDIS_PORT, SERVICES
 from novacore_operator.build.common import selector
 from novacore_operator.state import Manifest
 from tests.kit.callmatrix import COMPONENTS, PATHS, STORES, is_a_path, ports
