@@ -95,7 +95,7 @@ test-contract: $(UV) ## The committed OpenAPI files are what the services serve
 .PHONY: test-service
 test-service: $(UV) ## Services on a real Postgres and a real Redis, no cluster
 	@$(PYTHON) -m hack.cluster stores
-	@$(RUN) pytest tests/service $(if $(K),-k "$(K)")
+	@$(RUN) pytest tests/service -n 2 --dist worksteal $(if $(K),-k "$(K)")
 
 .PHONY: test-api
 test-api: $(UV) ## The operator on a real API server and etcd, pods played, no cluster (K= selects)

@@ -361,7 +361,7 @@ async def test_a_foreign_kind_may_be_missing_and_come_later(monkeypatch: pytest.
         ("test", False, False),  # the kind has come: everything is looked at anew
         ("test", True, False),  # it has gone again, and the object with it
     ]
-    assert cache.objects("test") == []
+    assert list(cache.objects("test")) == []
 
 
 def test_a_write_in_one_namespace_stays_out_of_the_caches_of_another() -> None:
