@@ -2,8 +2,8 @@
 
 `kubernetes.aio.dynamic` alone: the typed classes load every model (64 -> 170 MiB). Addresses come from our own table of
 kinds, so there is no discovery and no cache file. Errors leave as the operator's own.
-Invariant KUBE-1: every write asks the guard whether the Lease is still ours, before the request is made and again when
-its connection is there: a process may be stopped in between, and wake when another holds the Lease.
+Invariant KUBE-1: every write asks the guard whether the Lease is still ours, before the request is made and again
+in the step that hands it to the socket: a process may be stopped in between, and wake when another holds the Lease.
 Not here: what to write (plan), what to remember (observe).
 """
 
@@ -97,12 +97,12 @@ class Kube:
         watched = aiohttp.TraceConfig()
         configuration.trace_configs = [watched]
         kube = cls(DynamicClient(ApiClient(configuration)), metrics)
-        for moment in (watched.on_connection_reuseconn, watched.on_connection_create_end):
-            moment.append(kube.about_to_send)
+        # aiohttp tells of a chunk before it writes it, and the head goes with the first one; all our writes have one.
+        watched.on_request_chunk_sent.append(kube.about_to_send)
         return kube
 
     async def about_to_send(self, *_: object) -> None:
-        """Ask the guard again, if a write waits for its connection (KUBE-1)."""
+        """Ask the guard again, if it is a write that is about to go (KUBE-1)."""
         if _guarded.get():
             self.guard()
 
@@ -304,6 +304,8 @@ class Kube:
             code = str(error.status)
             raise _translated(error, f"{verb} {kind} {name or ''} in {namespace or 'all namespaces'}") from None
         except (aiohttp.ClientError, TimeoutError, ConnectionError, OSError) as error:
+            if isinstance(error.__cause__, NovaError):
+                raise error.__cause__ from None  # the guard's no, in aiohttp's words
             raise Retry(Reason.API_UNAVAILABLE, f"{verb} {kind}: {type(error).__name__}") from error
         finally:
             self._metrics.count("api_requests_total", verb=verb, code=code)

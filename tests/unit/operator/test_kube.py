@@ -61,8 +61,8 @@ def test_what_asking_again_cannot_mend_is_for_a_person(status: int, message: str
     assert message in found.message
 
 
-async def test_the_guard_is_asked_again_when_the_connection_is_there(tmp_path: Path) -> None:
-    """KUBE-1: the process may have been stopped between the first question and the connection."""
+async def test_the_guard_is_asked_again_when_the_request_goes_to_the_socket(tmp_path: Path) -> None:
+    """KUBE-1: the process may have been stopped between the first question and the sending."""
     reached = []
 
     async def answer(request: web.Request) -> web.Response:

@@ -157,7 +157,7 @@ class Reconciler:
                 return await self._blocked(nova, seen, blocked or hindered)
         because = Because(nova.spec.version, returned, blocked, attempt=releases.attempt(nova.spec))
         if nova.spec.paused:
-            await self._say(acting, seen, _paused_view(acting, seen, found, because))
+            await self._say(acting, seen, self._paused_view(acting, seen, found, because))
             return Turn()
         return await self._pass(nova, acting, seen, found, because)
 
@@ -214,10 +214,25 @@ class Reconciler:
         adopted = {name for name, data in kept.items() if data != found.get(name, {})}
         material = self._complete(kept, setting)
         self._observer.remember(acting.namespace, material)
+        return self._plan(acting, seen, material, returning=returning), adopted
+
+    def _plan(self, acting: Nova, seen: Observed, material: Material, *, returning: bool) -> Plan:
         left = self._fights_of(acting).lost()
         canaries = not returning and releases.canaries_wanted(acting, seen)
         intended = plan(acting, seen, material, returning=returning, canaries=canaries, left=left)
-        return replace(intended, actions=(*intended.actions, *releases.repairs(acting, seen))), adopted
+        return replace(intended, actions=(*intended.actions, *releases.repairs(acting, seen)))
+
+    def _paused_view(self, acting: Nova, seen: Observed, found: Material, because: Because) -> View:
+        """Return the view of a paused installation: what is wanted is computed, nothing is written or remembered."""
+        try:
+            setting = setting_of(acting, seen)
+            material = self._complete(adopt(found, seen.foreign, setting), setting)
+            intended = self._plan(acting, seen, material, returning=because.returned is not None)
+        except NovaError as error:
+            return View(blocked=Finding(error.reason, error.message))
+        view = replace(view_of(intended, seen, None, because), conflicts=self._fights_of(acting).told())
+        view = _with_last_good(acting, seen, view)
+        return view if view.wanted else View(blocked=Finding(Reason.PAUSED, "spec.paused is true"))
 
     def _complete(self, kept: Material, setting: mint.Setting) -> Material:
         """Complete the material. What came of it lately is not proven anew in each turn (MINT-1)."""
@@ -410,20 +425,6 @@ def view_of(intended: Plan, after: Observed, applied: Applied | None = None, bec
 def _with_last_good(nova: Nova, seen: Observed, view: View) -> View:
     newest = releases.last_good(nova, seen)
     return replace(view, last_good=newest.number if newest is not None else None)
-
-
-def _paused_view(nova: Nova, seen: Observed, found: Material, because: Because) -> View:
-    """Return the view of a paused installation: what is wanted is computed, nothing is written."""
-    try:
-        setting = setting_of(nova, seen)
-        kept = adopt(found, seen.foreign, setting)
-        complete = mint.complete(kept, setting, now=datetime.now(UTC), entropy=secrets.token_bytes)
-        canaries = because.returned is None and releases.canaries_wanted(nova, seen)
-        intended = plan(nova, seen, complete, canaries=canaries)
-    except NovaError as error:
-        return View(blocked=Finding(error.reason, error.message))
-    view = _with_last_good(nova, seen, view_of(intended, seen, None, because))
-    return view if view.wanted else View(blocked=Finding(Reason.PAUSED, "spec.paused is true"))
 
 
 def _was_complete(nova: Nova) -> bool:
