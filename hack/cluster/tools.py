@@ -29,15 +29,6 @@ _LDFLAGS = {
     "kubernetes": f" -X {_VERSION_PACKAGE}.gitVersion={KUBERNETES} -X {_VERSION_PACKAGE}.gitMajor=1"
     f" -X {_VERSION_PACKAGE}.gitMinor=35 -X k8s.io/client-go/pkg/version.gitVersion={KUBERNETES}",
 }
-KUBERNETES_BINARIES = (
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kubelet",
-    "kube-proxy",
-    "kubeadm",
-    "kubectl",
-)
 
 
 def ensure(stages: Stages, only: str = "") -> None:

@@ -16,8 +16,7 @@ from typing import Any
 from novacore_operator.api import KIND
 from novacore_operator.errors import NovaError
 from novacore_operator.kube import Kube
-from novacore_operator.loop.queue import Key
-from novacore_operator.loop.store import Store
+from novacore_operator.loop.store import Key, Store
 from novacore_operator.telemetry import Log
 
 log = Log(__name__)

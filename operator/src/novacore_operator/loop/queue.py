@@ -15,8 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-Key = tuple[str, str]
-"""Namespace and name of a NovaCoreDeployment."""
+from novacore_operator.loop.store import Key
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0

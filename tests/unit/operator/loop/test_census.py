@@ -13,8 +13,7 @@ from novacore_operator.errors import Retry
 from novacore_operator.kube import Kube, NotFound
 from novacore_operator.loop import census as module
 from novacore_operator.loop.census import Census
-from novacore_operator.loop.queue import Key
-from novacore_operator.loop.store import Store
+from novacore_operator.loop.store import Key, Store
 from novacore_operator.reasons import Reason
 
 A, B = ("a", "nova"), ("b", "nova")

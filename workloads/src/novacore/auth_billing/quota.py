@@ -15,7 +15,6 @@ from novacore.common.settings import TierLimits, Tiers
 
 Resource = Literal["llm_tokens", "memory_storage", "agent_minutes"]
 RESOURCES: tuple[Resource, ...] = get_args(Resource)
-UNLIMITED = -1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WARN_PERCENT = 80.0
 

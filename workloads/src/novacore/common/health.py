@@ -35,7 +35,6 @@ CHECK_TIMEOUT_S = 5.0
 REFRESH_SECONDS = 2.0
 KEPT_SECONDS = 10.0
 FRESH_SECONDS = 1.0
-LAG_SECONDS = 0.25
 LIVE_SECONDS = 60.0
 
 Check = Callable[[], Awaitable[bool]] | Callable[[], bool]

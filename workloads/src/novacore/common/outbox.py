@@ -25,7 +25,6 @@ log = get_logger()
 
 BATCH = 100
 POLL_SECONDS = 0.5
-KEEP_RELAYED = "1 day"
 SWEEP_SECONDS = 600
 
 

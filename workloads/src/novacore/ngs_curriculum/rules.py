@@ -59,8 +59,6 @@ XP: Mapping[Source, int] = {
     Source.UNKNOWN: 10,
 }
 
-LESSON_SOURCES = frozenset({Source.LESSON_COMPLETION, Source.QUIZ_PERFECT, Source.QUIZ_GOOD, Source.QUIZ_PASS})
-
 
 @dataclass(frozen=True, slots=True)
 class DailyCaps:
