@@ -23,6 +23,7 @@ from hack.cluster.stages import Stages, run
 
 MODULE = "sigs.k8s.io/metrics-server"
 TOOL = "metrics-server"
+API_SERVICE = "v1beta1.metrics.k8s.io"
 MEASURED_S = 90
 """It looks at the kubelets every 15 s and knows a rate after the second look."""
 
@@ -36,14 +37,16 @@ def ensure(name: str, path: ClusterPath, stages: Stages) -> None:
         here = _copied(folder)
         release = run([BIN / "kubectl", "kustomize", here / "manifests/overlays/release"])
         repository = repository_of(release)
-        (here / "kustomization.yaml").write_text(json.dumps(kustomization(repository, version), indent=2))
     if path == "bare":
         _image(f"{repository}:{version}", stages)
         load.load(name, [f"{repository}:{version}"], stages)
-    with stages.stage("metrics-server installed, pods measured"):
-        _kubectl(name, "apply", "--server-side", "--field-manager=novacore-cluster", "-k", str(here))
+        # outside of the cluster, and ask there for ever.
+        # The API server keeps its connection. Registered before kube-proxy knows the Service, it would keep one that
+        # ended outside of the cluster, and ask there for ever.
+        _apply(name, here, kustomization(repository, version, registered=False))
         _kubectl(name, "rollout", "status", "deployment/metrics-server", "-n", "kube-system", "--timeout=180s")
-        _kubectl(name, "wait", "apiservice/v1beta1.metrics.k8s.io", "--for=condition=Available", "--timeout=60s")
+        _apply(name, here, kustomization(repository, version))
+        _kubectl(name, "wait", f"apiservice/{API_SERVICE}", "--for=condition=Available", "--timeout=60s")
         _measured(name)
 
 
@@ -57,17 +60,26 @@ def repository_of(release: str) -> str:
     return found[1]
 
 
-def kustomization(repository: str, version: str) -> dict[str, object]:
+def kustomization(repository: str, version: str, *, registered: bool = True) -> dict[str, object]:
     """Return what is changed of the module's release: the tag is the pinned version (the overlay may name an older
-    one), and kubelets of kind have certificates that nobody signed."""
+    one), and kubelets of kind have certificates that nobody signed. `registered`: the API server is told of it."""
     insecure = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--kubelet-insecure-tls"}]
+    absent = {"$patch": "delete", "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService"}
+    patches = [{"target": {"kind": "Deployment", "name": "metrics-server"}, "patch": json.dumps(insecure)}]
+    if not registered:
+        patches.append({"patch": json.dumps({**absent, "metadata": {"name": API_SERVICE}})})
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": ["manifests/overlays/release"],
         "images": [{"name": repository, "newTag": version}],
-        "patches": [{"target": {"kind": "Deployment", "name": "metrics-server"}, "patch": json.dumps(insecure)}],
+        "patches": patches,
     }
+
+
+def _apply(name: str, here: Path, wanted: dict[str, object]) -> None:
+    (here / "kustomization.yaml").write_text(json.dumps(wanted, indent=2))
+    _kubectl(name, "apply", "--server-side", "--field-manager=novacore-cluster", "-k", str(here))
 
 
 def _module() -> tuple[Path, str]:

@@ -37,7 +37,7 @@ from tests.kit.wait import until
 
 SOMEBODY = "test-user"
 """Who changes specs. Not the administrator, whose name the played pods use."""
-END_S = 240
+END_S = 150
 LATE_S = 2
 CACHES_S = 30
 TRIES = 60
