@@ -40,7 +40,7 @@ def ensure(name: str, path: ClusterPath, stages: Stages) -> None:
     if path == "bare":
         _image(f"{repository}:{version}", stages)
         load.load(name, [f"{repository}:{version}"], stages)
-        # outside of the cluster, and ask there for ever.
+    with stages.stage("metrics-server installed, pods measured"):
         # The API server keeps its connection. Registered before kube-proxy knows the Service, it would keep one that
         # ended outside of the cluster, and ask there for ever.
         _apply(name, here, kustomization(repository, version, registered=False))
