@@ -1,6 +1,6 @@
 """What is planned is what is written, decided by the API server's audit log, for random changes of the whole resource.
 
-`make soak-plan` runs the same for ten thousand changes; its figures are committed under loadtest/results/.
+`make soak-plan` runs the same for ten thousand changes and writes its figures under loadtest/results/.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ ENOUGH = 60
 """Cases that are taken however long it lasts: fewer prove too little."""
 
 
+@pytest.mark.timeout(600)  # canaries and slow machines: the sweep ends by itself
 @pytest.mark.invariant("PREVIEW-1")
 def test_what_is_planned_is_what_is_written(
     tmp_path_factory: pytest.TempPathFactory, say: Callable[[str], None]
