@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from tests.kit.cli import Ran
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("./contracts", "./operator")
 """What docs/guides/cli.md tells people to install."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """How a command ended."""
-
-    code: int
-    out: str
-    error: str
-
-    @property
-    def json(self) -> Any:
-        """The document on standard output."""
-        return json.loads(self.out)
 
 
 class Plugin:
