@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+
 T = TypeVar("T")
 Manifest = dict[str, Any]
 
@@ -130,7 +132,7 @@ def until(
     while time.monotonic() < end:
         try:
             answer = probe()
-        except (KubectlError, OSError) as error:  # an API server under load, a port not open yet
+        except (KubectlError, OSError, httpx.TransportError) as error:  # a busy API server, a port not open yet
             answer, last = None, error
         if answer:
             return answer
