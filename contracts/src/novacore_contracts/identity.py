@@ -1,6 +1,6 @@
 """Who may be whom: issuers, audiences, header names, and the permission matrix of service tokens.
 
-Sources: rotation.md §3, workloads.md §1.2. The matrix is a table here and never taken from a request.
+The matrix is a table here and never taken from a request.
 """
 
 from __future__ import annotations

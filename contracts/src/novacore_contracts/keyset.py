@@ -1,4 +1,4 @@
-"""The ring document: the only mutable object that a key rotation switches (rotation.md §2).
+"""The ring document: the only mutable object that a key rotation switches.
 
 On the wire it is a compact ES256 JWS by the operator's root key, header `typ` = `JWS_TYPE`, payload = `RingDocument`.
 Public rings (`serviceJwt`, `userJwt`) carry public JWK fields in `material`; confidential rings (`postgres`, `redis`)

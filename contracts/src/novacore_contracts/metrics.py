@@ -1,4 +1,4 @@
-"""Every metric there is (monitoring.md §2, §3). Services, rules, panels, docs and tests read this table; none adds to
+"""Every metric there is. Services, rules, panels, docs and tests read this table; none adds to
 it elsewhere.
 
 A label is a `Label` with either `values` (enumerated; children of a counter are created at start with 0, so that the

@@ -25,7 +25,7 @@ class Service:
     port: int | None
     schema: str | None
     redis: bool
-    stage: int  # services of one stage may roll together; stages roll in ascending order (operator.md §5)
+    stage: int  # services of one stage may roll together; stages roll in ascending order
     peers: tuple[str, ...]  # services it calls; NetworkPolicies and the settings are made from this
     cache: bool = False  # keeps in Redis what may be lost; with a Redis of its own for that, it lies there
 

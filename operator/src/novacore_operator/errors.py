@@ -18,7 +18,7 @@ class NovaError(Exception):
         self.message = message
 
 
-class Retry(NovaError):  # noqa: N818 - operator.md names the three
+class Retry(NovaError):  # noqa: N818 - what to do is its name
     """Look again after `after_s` seconds (None: the queue's back-off decides)."""
 
     def __init__(self, reason: Reason, message: str, *, after_s: float | None = None) -> None:

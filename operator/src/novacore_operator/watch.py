@@ -32,7 +32,7 @@ PAUSE_S = 1.0
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Return kopf's settings (operator.md §3): no posting, no scanning, no peering, watches that notice silence."""
+    """Return kopf's settings: no posting, no scanning, no peering, watches that notice silence."""
     settings = kopf.OperatorSettings()
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300

@@ -57,7 +57,7 @@ def test_prefix_help_and_owner_are_proper(metric):
 
 @pytest.mark.parametrize("service", [service.name for service in SERVICES])
 def test_a_service_stays_within_its_budget_of_series(service):
-    """monitoring.md §3: upper bounds of one replica; the largest is intelligence. Own metrics, without HTTP and peers."""
+    """Upper bounds of one replica; the largest is intelligence. Own metrics, without HTTP and peers."""
     series = 0
     for metric in metrics_of(service):
         if "all" in metric.owners:

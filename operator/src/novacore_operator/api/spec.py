@@ -1,4 +1,4 @@
-"""`spec` of a NovaCoreDeployment (operator.md §2), as far as this release of the operator carries it out.
+"""`spec` of a NovaCoreDeployment, as far as this release of the operator carries it out.
 
 A field that would have no effect yet is not here: the API server then says so, instead of taking it silently. The parts
 lie in a module each; this one puts them together.

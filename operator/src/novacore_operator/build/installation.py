@@ -1,4 +1,4 @@
-"""All objects of one installation: operator.md §4 as one list.
+"""All objects of one installation, as one list.
 
 A kind is a file that says how it is addressed, when it is written, and which of it must exist; `OBJECTS` has a line for
 each. Watches, order of writes, the operator's rights and the tests' tables follow from it.

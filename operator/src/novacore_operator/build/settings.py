@@ -1,6 +1,6 @@
 """What stands in each service's `settings.yaml`. Plain values only: no secret, no port, no path.
 
-The services refuse unknown keys, so a key here and there is one contract (workloads.md §1.7). They read the file when
+The services refuse unknown keys, so a key here and there is one contract. They read the file when
 they start; hence `settings_hash` is part of the pod template, and a changed setting replaces the pods of the services
 that read it, and of no other.
 """

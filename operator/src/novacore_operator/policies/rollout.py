@@ -1,7 +1,7 @@
 """May the migration run, may a service be changed?
 
 Facts come as one `RolloutState`, gathered once by `plan`. At first install the only gate is the migration: the services
-bear absent peers. A change of an existing service waits for the stages before it (operator.md §5).
+bear absent peers. A change of an existing service waits for the stages before it.
 """
 
 from __future__ import annotations

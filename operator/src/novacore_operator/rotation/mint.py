@@ -1,4 +1,4 @@
-"""Complete an installation's material: keep what is there and sound, mint what is missing (rotation.md §2, §3).
+"""Complete an installation's material: keep what is there and sound, mint what is missing.
 
 Invariants: MINT-1 what exists and is sound is returned byte for byte; a second call with its own result changes
 nothing. MINT-2 the first document of a JWT ring has an active and a standby key before any Deployment exists.

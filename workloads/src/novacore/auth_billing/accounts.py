@@ -1,4 +1,4 @@
-"""Accounts and sessions: register, log in, refresh, log out, change the password (workloads.md §2.2).
+"""Accounts and sessions: register, log in, refresh, log out, change the password.
 
 Nothing here tells a stranger whether an address is known: log-in and refresh refuse with one body and the same work.
 """

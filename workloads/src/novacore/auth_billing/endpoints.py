@@ -1,4 +1,4 @@
-"""Routes of auth-billing's service port: accounts, usage, public keys (workloads.md §2.2)."""
+"""Routes of auth-billing's service port: accounts, usage, public keys."""
 
 from __future__ import annotations
 

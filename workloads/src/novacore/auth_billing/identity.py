@@ -1,6 +1,6 @@
-"""Issuing tokens: user tokens, service tokens, canaries, claims as in workloads.md §1.2 and rotation.md §3, no more.
+"""Issuing tokens: user tokens, service tokens, canaries, with the claims a verifier asks for, no more.
 
-`nbf` is ten seconds in the past, because a verifier's clock may be behind (rotation.md §9).
+`nbf` is ten seconds in the past, because a verifier's clock may be behind.
 """
 
 from __future__ import annotations

@@ -383,7 +383,7 @@ async def billed_per_day(conn: Connection, user_id: UUID, resource: Resource, si
     return {row["day"]: row["amount"] for row in rows}
 
 
-# Figures for /metrics (every five minutes; monitoring.md §2)
+# Figures for /metrics (every five minutes)
 
 
 async def users_by_tier(conn: Connection) -> dict[str, int]:

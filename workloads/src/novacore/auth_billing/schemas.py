@@ -1,4 +1,4 @@
-"""What comes in and goes out. Field names are those of workloads.md §2.2; both spellings of the tokens are contract."""
+"""What comes in and goes out. Both spellings of the tokens are contract."""
 
 from __future__ import annotations
 

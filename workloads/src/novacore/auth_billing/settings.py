@@ -9,7 +9,7 @@ from novacore_contracts.identity import USER_TOKEN_SECONDS
 
 
 class ThrottleSettings(Section):
-    """When guessing stops (workloads.md §2.2)."""
+    """When guessing stops."""
 
     login_failures: int = Field(default=10, ge=1)
     login_window_seconds: int = Field(default=900, ge=1)

@@ -110,7 +110,7 @@ class Signer:
             self.load()
 
     def report(self) -> dict[str, Any]:
-        """Return this ring's part of the `signer` object (rotation.md §5)."""
+        """Return this ring's part of the `signer` object."""
         self._note_active()
         return {"kids": sorted(self._keys), "active_since": self._active[1] if self._active else 0}
 

@@ -1,4 +1,4 @@
-"""Who may call a route, declared at the route (workloads.md §1.2). A route without a declaration stops the start-up.
+"""Who may call a route, declared at the route. A route without a declaration stops the start-up.
 
 Two tokens say everything: `X-Service-Token` who calls, `Authorization` for whom. `X-Act-For` names a user without his
 token and counts only with permission `act:user`. No other header carries identity. The gateway's `*` is good only

@@ -1,4 +1,4 @@
-"""Errors a client sees: RFC 9457 `application/problem+json`, one shape for all nine services (workloads.md §1.3).
+"""Errors a client sees: RFC 9457 `application/problem+json`, one shape for all nine services.
 
 `detail` is a public sentence: never a stack, SQL, a pattern, a peer's address or a value the client did not send.
 `error` repeats `detail`, because old clients read it.

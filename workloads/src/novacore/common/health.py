@@ -1,4 +1,4 @@
-"""Probes and the keyset routes of the `internal` listener, and `/health` of the service port (workloads.md §1.5).
+"""Probes and the keyset routes of the `internal` listener, and `/health` of the service port.
 
 Live is not ready: `/livez` touches nothing but the event loop, so a slow database never restarts a pod. Checks are
 measured again each time they are asked for (at most once a second), so a dependency that comes back is used without a

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same request twice is done once, and both get the same answer (workloads.md §1.6).
+"""`Idempotency-Key`: the same request twice is done once, and both get the same answer.
 
 One row per (user, route, key), inserted in the transaction that does the work: a second request waits on the unique key
 until the first commits, then reads its answer. So there is no "in progress" state to clean up after a crash.

@@ -1,4 +1,4 @@
-"""Verifying tokens against root-signed ring documents (rotation.md §2, §5).
+"""Verifying tokens against root-signed ring documents.
 
 A ring document comes by mount, push or disk; only its signature counts. `KeyRings` polls the mounted directories each
 second (the kubelet swaps the link `..data`; inotify on a Secret's file fires once and dies) and swaps one immutable

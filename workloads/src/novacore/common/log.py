@@ -1,4 +1,4 @@
-"""One JSON object per line on stdout; field names are those of workloads.md §1.4.
+"""One JSON object per line on stdout; its field names are one list for all services.
 
 Invariant LOG-1: no body, prompt, reply, e-mail, token, query string, SQL text or header value is ever written. A
 caller that names such a field gets the name and `[refused]` in the line, so the mistake is seen and the value is not.

@@ -1,4 +1,4 @@
-"""One process, two uvicorn servers, one way to end (workloads.md §1.5).
+"""One process, two uvicorn servers, one way to end.
 
 uvicorn seizes the signals in each server, so `capture_signals` is overridden and this module handles them alone.
 Drain: SIGTERM → `/readyz` 503 → serve on while endpoints are removed → stop reading queues → finish requests → close

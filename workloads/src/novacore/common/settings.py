@@ -35,7 +35,7 @@ class Section(BaseModel):
 
 
 class TierLimits(Section):
-    """What one subscription tier may do; -1 is "no limit" (workloads.md §1.1)."""
+    """What one subscription tier may do; -1 is "no limit"."""
 
     llm_tokens_per_day: int = Field(ge=-1)
     memory_storage_bytes: int = Field(ge=-1)

@@ -1,4 +1,4 @@
-"""Redis streams: the envelope, and a consumer that loses nothing (workloads.md §1.9, §5.6).
+"""Redis streams: the envelope, and a consumer that loses nothing.
 
 Invariants: STREAM-1 a message is acknowledged only after its handler returned, or after it lies in the dead letters;
 STREAM-2 a message is taken from another consumer only when that consumer is dead (no heartbeat), however long it works;

@@ -1,5 +1,5 @@
-"""Our own service token: asked from auth-billing with the pod's projected token, renewed before it ends (rotation.md
-§3).
+"""Our own service token: asked from auth-billing with the pod's projected token, renewed before it
+ends.
 
 Invariants: TOKEN-1 one renewal at a time, however many calls wait; TOKEN-2 a failed renewal keeps the current token
 until its `exp`; TOKEN-3 when the ring says `renew_now` and our kid is not the active one, nothing is sent before a

@@ -1,4 +1,4 @@
-"""Routes under `/chat` (workloads.md §2.3)."""
+"""Routes under `/chat`."""
 
 from __future__ import annotations
 

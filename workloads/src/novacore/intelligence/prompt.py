@@ -1,6 +1,6 @@
 """From what is known to what the model reads. Pure, but for the token count that is passed in.
 
-Sections and their lengths: workloads.md §2.3. The system text comes first and is always the same, so that llama.cpp's
+The system text comes first and is always the same, so that llama.cpp's
 prefix cache saves reading it again.
 """
 

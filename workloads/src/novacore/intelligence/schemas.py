@@ -1,4 +1,4 @@
-"""What comes in and goes out over HTTP (workloads.md §2.3)."""
+"""What comes in and goes out over HTTP."""
 
 from __future__ import annotations
 

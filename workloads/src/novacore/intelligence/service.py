@@ -1,6 +1,6 @@
 """What happens to a message before it is accepted, and how its answer is read.
 
-Order (workloads.md §2.3): session, input policy, context, prompt, reservation; then one transaction writes session,
+Order: session, input policy, context, prompt, reservation; then one transaction writes session,
 run and prompt, and the message is accepted: from there on `executor` owns it, whatever becomes of the socket. Nothing
 is billed or stored before that; a failure gives the reservation back.
 """

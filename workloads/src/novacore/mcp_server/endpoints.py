@@ -1,4 +1,4 @@
-"""Routes of mcp-server (workloads.md §2.7)."""
+"""Routes of mcp-server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes of memory (workloads.md §2.4): a user's own, by his token or a service acting for him; the workers'."""
+"""Routes of memory: a user's own, by his token or a service acting for him; the workers'."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from novacore.memory.rules import Tier
 K1, B = 1.2, 0.75
 """Okapi BM25's usual constants (Robertson and Zaragoza, 2009)."""
 LEXICAL_WEIGHT, VECTOR_WEIGHT, NEIGHBOUR_WEIGHT = 0.6, 0.4, 0.3
-"""Fusion of workloads.md §5.3, chosen on the LoCoMo conversations at turn level."""
+"""The fusion of ranks, chosen on the LoCoMo conversations at turn level."""
 RECENCY_BOOST, ACCESS_BOOST = 0.02, 0.02
 CONTRADICTION_COSINE = 0.9
 

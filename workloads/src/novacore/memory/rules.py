@@ -1,4 +1,4 @@
-"""Rules without I/O: what a memory weighs, when it expires, which way it may move (workloads.md §2.4).
+"""Rules without I/O: what a memory weighs, when it expires, which way it may move.
 
 Invariant MEM-SIZE: the billed balance of a user is the sum of `size_bytes` over the visible `itm` and `ltm` rows.
 """

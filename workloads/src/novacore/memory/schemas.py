@@ -1,4 +1,4 @@
-"""What comes in and goes out over HTTP. Unknown fields are refused; bounds are inclusive (workloads.md §2.4)."""
+"""What comes in and goes out over HTTP. Unknown fields are refused; bounds are inclusive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`novacore migrate`: roles, schemas, tables and seeds, by one Job before a roll-out (workloads.md §1.8).
+"""`novacore migrate`: roles, schemas, tables and seeds, by one Job before a roll-out.
 
 Invariants: MIGRATE-1 one runner at a time (advisory lock); MIGRATE-2 a file that was applied never changes (checksum);
 MIGRATE-3 a second run changes nothing; MIGRATE-4 no role reads another role's schema.

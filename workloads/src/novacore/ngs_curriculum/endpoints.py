@@ -1,4 +1,4 @@
-"""Routes of ngs-curriculum (workloads.md §2.6)."""
+"""Routes of ngs-curriculum."""
 
 from __future__ import annotations
 

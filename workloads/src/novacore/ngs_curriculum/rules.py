@@ -6,7 +6,6 @@ XP-2: no award passes what is left under a daily cap.
 XP-3: what a challenge has paid in all equals the share of its best score, in whatever order the scores came.
 
 Not here: who did what already (repository), when a lesson is open (gates), what an answer is worth (quiz, checks).
-Numbers: workloads.md §2.6.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class _Part(BaseModel):
 
 
 class Thresholds(_Part):
-    """Numbers of the score (workloads.md §2.5)."""
+    """Numbers of the score."""
 
     violation: Weight = 0.08
     warning: Weight = 0.04

@@ -1,4 +1,4 @@
-"""Routes of noble-spirit (workloads.md §2.5)."""
+"""Routes of noble-spirit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From broken rules to decisions and scores (workloads.md §2.5). Pure.
+"""From broken rules to decisions and scores. Pure.
 
 Score of a text: max(0, 1 - 0.08 · violations - 0.04 · warnings). Alignment: the mean of the input's and the output's
 score. A principle's score falls by 0.5 for each violation and 0.25 for each warning, times the rule's weight on it.

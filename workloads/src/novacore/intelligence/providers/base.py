@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 MIN_COMPLETION = 64
-"""A prompt must leave at least this much room for the answer (workloads.md §2.3: `min_amount` = prompt tokens + 64)."""
+"""A prompt must leave at least this much room for the answer (`min_amount` = prompt tokens + 64)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The model on board: SmolLM2-135M-Instruct through llama.cpp (`xllamacpp`), no network, no key.
 
-What is known about xllamacpp and used here (workloads.md §5.2, measured again with 2026.10):
+What is known about xllamacpp and used here (measured with 2026.10):
 - `handle_chat_completions` blocks, so each generation has a thread; it frees the GIL. A callback that returns True
   stops it.
 - Reading the prompt calls nothing unless `return_progress` is set; with batches of 128 tokens it then calls every
