@@ -24,7 +24,8 @@ from novacore_operator.api.spec import Spec
 from novacore_operator.build.common import labels, manifest
 from novacore_operator.build.release import CONTROLLER_REVISION
 from novacore_operator.plan import Action, Plan, Verb, Why, difference, replaces_pods
-from novacore_operator.policies import Finding, maintenance
+from novacore_operator.policies import Finding, first, maintenance
+from novacore_operator.policies.admission import MAY_ACT
 from novacore_operator.reasons import Reason
 from novacore_operator.state import (
     JobFacts,
@@ -131,6 +132,44 @@ def way_back(nova: Nova, seen: Observed) -> Release | None:
     """Return the last good release if it is another than the one asked for (REL-3)."""
     newest = last_good(nova, seen)
     return newest if newest is not None and newest.content != content(nova.spec) else None
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The release to act for, and why it is not the one that the spec asks for."""
+
+    acting: Nova | None  # None: nothing is done, and `blocked` says why
+    blocked: Finding | None = None  # why the spec is not carried out
+    returned: Finding | None = None  # why it was taken back
+
+
+def in_force(nova: Nova, seen: Observed, invalid: Finding | None = None) -> InForce:
+    """Decide which release is in force. `invalid`: why the spec cannot be read.
+
+    A spec that is blocked or was taken back leaves the last good release in force, a closed maintenance window does so
+    later (`window_wait_s`), and nobody touches a namespace that is another resource's.
+    """
+    blocked = invalid or first(MAY_ACT, nova, seen)
+    if blocked is not None and blocked.reason is Reason.NAMESPACE_TAKEN:
+        return InForce(None, blocked)
+    returned = taken_back(nova)
+    if returned is not None:
+        blocked = None  # what was taken back may lack what it likes
+    elif blocked is None:
+        return InForce(nova)
+    target = last_good(nova, seen)
+    if target is None:
+        lost = Finding(Reason.RELEASE_MISSING, "the release to return to is gone: mend the spec")
+        return InForce(None, blocked or lost, returned)
+    return InForce(with_release(nova, target), blocked, returned)
+
+
+def hindrance(nova: Nova, force: InForce, seen: Observed) -> Finding | None:
+    """Return why nothing is done at all. `seen`: with what the release in force looks at."""
+    if force.acting is None:
+        return force.blocked
+    found = first(MAY_ACT, force.acting, seen) if force.acting is not nova else None
+    return found and (force.blocked or found)
 
 
 def canaries_wanted(nova: Nova, seen: Observed) -> bool:

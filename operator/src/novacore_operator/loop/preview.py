@@ -1,7 +1,7 @@
 """What Apply would do to a live installation: observe, foresee, and ask the API server by dry runs. Writes nothing.
 
-Which release is in force is decided as in a turn (loop.reconcile): a spec that is blocked or was taken back leaves the
-last good release in force, a closed maintenance window does so until it opens, and while `paused` all of it waits.
+Which release is in force is decided as in a turn (`releases.in_force`); what waits for a window, or for the end of a
+pause, says so.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from novacore_operator.kube import Forbidden, Kube
 from novacore_operator.loop.store import Store
 from novacore_operator.observe.observer import Observer
 from novacore_operator.plan import plan, setting_of
-from novacore_operator.policies import Finding, first
-from novacore_operator.policies.admission import MAY_ACT
+from novacore_operator.policies import Finding
 from novacore_operator.preview import Change, Preview, foresee, unmade, with_fields
-from novacore_operator.reasons import Reason
-from novacore_operator.releases import last_good, opening, taken_back, way_back, window_wait_s, with_release
+from novacore_operator.releases import hindrance, in_force, opening, way_back, window_wait_s, with_release
 from novacore_operator.rotation import mint
 from novacore_operator.rotation.adopt import adopt
 from novacore_operator.state import Live, Manifest, Material, Nova, Observed, Ref, WorkloadFacts
@@ -53,22 +51,16 @@ async def look(eyes: Eyes, nova: Nova, siblings: Siblings) -> tuple[Observed, Ma
     return replace(seen, referenced={**other.referenced, **seen.referenced}), found
 
 
-def outline(nova: Nova, seen: Observed, found: Material) -> Preview:
-    """Return the changes without their fields."""
+def outline(nova: Nova, seen: Observed, found: Material, invalid: Finding | None = None) -> Preview:
+    """Return the changes without their fields. `invalid`: why the spec cannot be read."""
     now = datetime.now(UTC)
-    returned = taken_back(nova)
-    blocked = first(MAY_ACT, nova, seen)
-    if blocked is not None and blocked.reason is Reason.NAMESPACE_TAKEN:
-        return Preview((), blocked)
-    blocked = returned or blocked
-    acting = nova
-    if blocked is not None:
-        target = last_good(nova, seen)
-        if target is None or first(MAY_ACT, with_release(nova, target), seen) is not None:
-            return Preview((), blocked)
-        acting = with_release(nova, target)
+    force = in_force(nova, seen, invalid)
+    hindered = hindrance(nova, force, seen)
+    blocked = force.returned or force.blocked
+    if force.acting is None or hindered is not None:
+        return Preview((), blocked or hindered)
     try:
-        changes = _changes(nova, acting, seen, found, returning=returned is not None, now=now)
+        changes = _changes(nova, force.acting, seen, found, returning=force.returned is not None, now=now)
     except Blocked as error:
         return Preview((), blocked or Finding(error.reason, error.message))
     if nova.spec.paused:

@@ -20,9 +20,7 @@ from novacore_operator.loop.store import Key, Store
 from novacore_operator.observe.observer import Observer
 from novacore_operator.observe.traffic import LOOK_S
 from novacore_operator.plan import Plan, Verb, Why, difference, plan, setting_of
-from novacore_operator.policies import Finding, first
-from novacore_operator.policies.admission import MAY_ACT
-from novacore_operator.preview import Preview
+from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
 from novacore_operator.rotation import mint
 from novacore_operator.rotation.adopt import adopt
@@ -135,27 +133,20 @@ class Reconciler:
     async def _turn(self, nova: Nova) -> Turn:
         """Choose the release in force, and bring the installation a step nearer to it."""
         seen, found = await self._observe(nova)
-        blocked = self._store.invalid(nova.key) or first(MAY_ACT, nova, seen)
-        if blocked is not None and blocked.reason is Reason.NAMESPACE_TAKEN:
-            return await self._blocked(nova, seen, blocked)
+        invalid = self._store.invalid(nova.key)
         if nova.spec.mode == "Plan":
             seen, found = await look(self._observer, nova, self._store.siblings(nova))
-            await self._say(nova, seen, self._planned_view(nova, seen, found, blocked))
-            return Turn()
-        acting, returned = nova, releases.taken_back(nova)
-        if returned is not None:
-            blocked = None  # what was taken back may lack what it likes
-        if returned is not None or blocked is not None:
-            target = releases.last_good(nova, seen)
-            if target is None:
-                lost = Finding(Reason.RELEASE_MISSING, "the release to return to is gone: mend the spec")
-                return await self._blocked(nova, seen, blocked or lost)
-            acting = releases.with_release(nova, target)
-            seen, found = await self._observe(acting)
-            hindered = first(MAY_ACT, acting, seen)
-            if hindered is not None:
-                return await self._blocked(nova, seen, blocked or hindered)
-        because = Because(nova.spec.version, returned, blocked, attempt=releases.attempt(nova.spec))
+            view = self._planned_view(nova, seen, found, invalid)
+            await self._say(nova, seen, view)
+            return Turn() if view.planned is not None else Turn(again_s=BLOCKED_S)
+        force = releases.in_force(nova, seen, invalid)
+        if force.acting is not nova and force.acting is not None:
+            seen, found = await self._observe(force.acting)
+        hindered = releases.hindrance(nova, force, seen)
+        if force.acting is None or hindered is not None:
+            return await self._blocked(nova, seen, hindered)
+        acting = force.acting
+        because = Because(nova.spec.version, force.returned, force.blocked, attempt=releases.attempt(nova.spec))
         if nova.spec.paused:
             await self._say(acting, seen, self._paused_view(acting, seen, found, because))
             return Turn()
@@ -293,9 +284,9 @@ class Reconciler:
         )
         return releases.with_release(nova, target), replace(because, blocked=waiting, again_s=min(wait_s + 1, RESYNC_S))
 
-    def _planned_view(self, nova: Nova, seen: Observed, found: Material, blocked: Finding | None) -> View:
+    def _planned_view(self, nova: Nova, seen: Observed, found: Material, invalid: Finding | None) -> View:
         """Return the view of mode Plan: what Apply would do, and nothing done."""
-        outlined = Preview((), blocked) if blocked is not None else outline(nova, seen, found)
+        outlined = outline(nova, seen, found, invalid)
         if outlined.blocked is not None:
             return View(blocked=outlined.blocked)
         before = nova.status.get("plan") or {}
@@ -317,7 +308,7 @@ class Reconciler:
     async def _observe(self, nova: Nova) -> tuple[Observed, Material]:
         return await self._observer.observe(nova, self._store.siblings(nova))
 
-    async def _blocked(self, nova: Nova, seen: Observed, finding: Finding) -> Turn:
+    async def _blocked(self, nova: Nova, seen: Observed, finding: Finding | None) -> Turn:
         await self._say(nova, seen, View(blocked=finding))
         return Turn(again_s=BLOCKED_S)
 
