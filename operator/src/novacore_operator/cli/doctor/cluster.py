@@ -14,6 +14,8 @@ from novacore_operator.state.names import LABEL_VERSION
 from novacore_operator.status import condition_of
 
 MINOR_MIN, MINOR_MAX = 30, 37
+"""From the first with validation by CEL as the resource uses it, to the newest known. The tests run on `TESTED`."""
+TESTED = "1.35"
 SKEW_S = 5
 LEASE_S = 60
 
@@ -23,17 +25,19 @@ def kubernetes(facts: Facts) -> Judged:
     server = facts.server.get("serverVersion", {})
     digits = re.match(r"\d+", str(server.get("minor", "")))
     shown = f"{server.get('major', '?')}.{server.get('minor', '?')}"
-    tested = f"1.{MINOR_MIN} to 1.{MINOR_MAX}"
+    supported = f"1.{MINOR_MIN} to 1.{MINOR_MAX}"
     if digits is None:
         return Judged("unknown", "the API server does not say its version")
     minor = int(digits[0])
     if str(server.get("major")) != "1" or minor < MINOR_MIN:
-        return Judged("fail", f"Kubernetes {shown} is too old", f"Upgrade the cluster: {tested} are tested.")
+        return Judged(
+            "fail", f"Kubernetes {shown} is too old", f"Upgrade the cluster: {supported} will do, {TESTED} is tested."
+        )
     if minor > MINOR_MAX:
         return Judged(
-            "warn", f"Kubernetes {shown} is newer than what is tested ({tested})", "Try it outside production."
+            "warn", f"Kubernetes {shown} is newer than what is supported ({supported})", "Try it outside production."
         )
-    return Judged("ok", f"Kubernetes {shown} (tested: {tested})")
+    return Judged("ok", f"Kubernetes {shown} (supported: {supported}; tested: {TESTED})")
 
 
 def definition(facts: Facts) -> Judged:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from hack.cluster.tools import KUBERNETES
 from novacore_operator.api.crd import custom_resource_definition
 from novacore_operator.cli.doctor import Facts
 from novacore_operator.cli.doctor.checks import CHECKS, examine
+from novacore_operator.cli.doctor.cluster import TESTED
 from novacore_operator.cli.errors import VERSION
 from novacore_operator.reasons import Reason
 from tests.unit.operator.cli.cluster import failing, resource
@@ -45,6 +47,10 @@ def test_a_sound_cluster_passes_every_check() -> None:
     assert results.pop("autoscaling") == "info"
     assert set(results.values()) == {"ok"}
     assert len(CHECKS) >= 10
+
+
+def test_the_version_that_is_said_to_be_tested_is_that_of_the_test_cluster() -> None:
+    assert KUBERNETES.startswith(f"v{TESTED}.")
 
 
 def without_field(path: tuple[str, ...]) -> dict[str, Any]:
