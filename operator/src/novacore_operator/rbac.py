@@ -64,14 +64,6 @@ def _object_rules() -> list[Rule]:
     ]
 
 
-def referenced_secret_rules(secrets: Iterable[str]) -> list[Rule]:
-    """Return the right to read the Secrets that users name in a resource (chart value `referencedSecrets`)."""
-    wanted = sorted(secrets)
-    if not wanted:
-        return []
-    return [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": wanted}]
-
-
 def own_namespace_rules(watch_namespaces: Iterable[str] = ()) -> list[Rule]:
     """Return the rights in the operator's own namespace: the Lease, and the root keys.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from novacore_operator.build.installation import KINDS
 from novacore_operator.plan import NEVER_DELETED
-from novacore_operator.rbac import files, namespaced_rules, own_namespace_rules, referenced_secret_rules
+from novacore_operator.rbac import files, namespaced_rules, own_namespace_rules
 from novacore_operator.state import names
 
 ROOT = Path(__file__).parents[3]
@@ -17,7 +17,7 @@ def test_secrets_are_granted_by_name_and_never_for_deletion() -> None:
 
 
 def test_nothing_is_granted_by_wildcard() -> None:
-    for rule in [*namespaced_rules(), *own_namespace_rules(["a"]), *referenced_secret_rules(["s"])]:
+    for rule in [*namespaced_rules(), *own_namespace_rules(["a"])]:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
 
 
@@ -53,10 +53,6 @@ def test_every_kind_that_is_applied_may_be_written() -> None:
 def test_root_keys_are_granted_by_name_where_the_names_are_known() -> None:
     roots = [rule for rule in own_namespace_rules(["a", "b"]) if "secrets" in rule["resources"]]
     assert roots[0]["resourceNames"] == ["novacore-root-a", "novacore-root-b"]
-
-
-def test_without_a_reference_no_foreign_secret_is_granted() -> None:
-    assert referenced_secret_rules([]) == []
 
 
 def test_committed_file_is_what_the_code_says() -> None:
