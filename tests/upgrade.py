@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.kube import Kube, condition
+from tests.cluster.watcher import Watcher
 from tests.kit.tree import CLUSTER, PORT, ROOT, commit_of, copy_of, hack
 
 PREDECESSOR = "3e50794"  # release 0.1.0, whose packaged charts are in charts/releases
@@ -28,42 +28,31 @@ FIRST_S = 40
 """Load before anything changes."""
 
 
-class Watch:
+class Watch(Watcher):
     """Looks at `Ready` and at the Deployments in one go, again and again."""
 
     def __init__(self, kube: Kube) -> None:
+        super().__init__(self._see, every_s=0.3)
         self._kube = kube
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
         self.looks = 0
         self.untrue: list[str] = []
         self.reasons: list[str] = []
         self.least_available = 99
 
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            before = self._kube.must("nova", "novacore", NAMESPACE)
-            deployments = self._kube.list("deployments", NAMESPACE)
-            after = self._kube.must("nova", "novacore", NAMESPACE)
-            self.looks += 1
-            self.least_available = min(
-                self.least_available, *(d["status"].get("availableReplicas", 0) for d in deployments)
-            )
-            said = condition(before, "Ready")
-            if said and said["reason"] not in self.reasons[-1:]:
-                self.reasons.append(said["reason"])
-            # Only what stood before and after the look at the Deployments was said of that moment.
-            if said.get("status") == "True" and condition(after, "Ready") == said and _same_spec(before, after):
-                self.untrue += [f"{said}: {d['metadata']['name']}" for d in deployments if not _settled(d)]
-            self._over.wait(0.3)
+    def _see(self) -> None:
+        before = self._kube.must("nova", "novacore", NAMESPACE)
+        deployments = self._kube.list("deployments", NAMESPACE)
+        after = self._kube.must("nova", "novacore", NAMESPACE)
+        self.looks += 1
+        self.least_available = min(
+            self.least_available, *(d["status"].get("availableReplicas", 0) for d in deployments)
+        )
+        said = condition(before, "Ready")
+        if said and said["reason"] not in self.reasons[-1:]:
+            self.reasons.append(said["reason"])
+        # Only what stood before and after the look at the Deployments was said of that moment.
+        if said.get("status") == "True" and condition(after, "Ready") == said and _same_spec(before, after):
+            self.untrue += [f"{said}: {d['metadata']['name']}" for d in deployments if not _settled(d)]
 
 
 def _same_spec(before: dict[str, Any], after: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The ten ways in which a release fails (operator.md §5), as changes of the spec, and the images they need."""
+"""The ten ways in which a release fails, as changes of the spec, and the images they need."""
 
 from __future__ import annotations
 

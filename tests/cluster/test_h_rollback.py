@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from tests.cluster.conftest import NAMESPACE, merged, ready, set_spec
 from tests.cluster.kube import Kube, condition, until
 from tests.cluster.scenarios import SCENARIOS, Scenario, build_images
+from tests.cluster.watcher import Watcher
 
 DEADLINE_S = 30
 BACK_S = DEADLINE_S + 10
@@ -19,28 +19,17 @@ TABLE: list[tuple[str, str, float, int]] = []
 """Scenario, reason, seconds to the last good release, lowest number of available pods of any service."""
 
 
-class Capacity:
+class Capacity(Watcher):
     """Watches the least number of available pods that any service had."""
 
     def __init__(self, kube: Kube) -> None:
+        super().__init__(self._see, every_s=0.5)
         self._kube = kube
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
         self.least = 99
 
-    def __enter__(self) -> Capacity:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.is_set():
-            available = [d["status"].get("availableReplicas", 0) for d in self._kube.list("deployments", NAMESPACE)]
-            self.least = min(self.least, *available)
-            self._over.wait(0.5)
+    def _see(self) -> None:
+        available = [d["status"].get("availableReplicas", 0) for d in self._kube.list("deployments", NAMESPACE)]
+        self.least = min(self.least, *available)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from novacore_operator.build.common import selector
 from tests.cluster.audit import OPERATOR, position, writes
 from tests.cluster.conftest import change_spec, ready
 from tests.cluster.kube import Kube, condition, until
+from tests.cluster.watcher import Watcher
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET_PERCENT = 40
@@ -56,32 +56,21 @@ class Look:
         return self.available < self.wanted
 
 
-class Looks:
+class Looks(Watcher):
     """Looks at the gateway's Deployment, then at the resource, twice a second."""
 
     def __init__(self, kube: Kube, namespace: str) -> None:
+        super().__init__(self._see, every_s=0.5)
         self._kube, self._namespace = kube, namespace
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
         self._started = time.monotonic()
         self.all: list[Look] = []
 
-    def __enter__(self) -> Looks:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.is_set():
-            nova = self._kube.must("nova", "novacore", self._namespace)
-            deployment = self._kube.must("deployment", "novacore-gateway", self._namespace)
-            wanted, available = deployment["spec"].get("replicas", 1), deployment["status"].get("availableReplicas", 0)
-            is_ready = condition(nova, "Ready").get("status") == "True"
-            self.all.append(Look(time.monotonic() - self._started, wanted, available, is_ready))
-            self._over.wait(0.5)
+    def _see(self) -> None:
+        nova = self._kube.must("nova", "novacore", self._namespace)
+        deployment = self._kube.must("deployment", "novacore-gateway", self._namespace)
+        wanted, available = deployment["spec"].get("replicas", 1), deployment["status"].get("availableReplicas", 0)
+        is_ready = condition(nova, "Ready").get("status") == "True"
+        self.all.append(Look(time.monotonic() - self._started, wanted, available, is_ready))
 
     def untrue(self) -> list[tuple[Look, Look]]:
         """Return pairs of looks between which a pod was missing all the time, and the second still heard `Ready`.

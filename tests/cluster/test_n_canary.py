@@ -5,7 +5,6 @@ The figures are printed also when all goes well.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tests.cluster.conftest import NAMESPACE, ready
 from tests.cluster.kube import Kube, condition, until
 from tests.cluster.scenarios import IMAGE, OTHER_RELEASE, build_mode, build_other_release
 from tests.cluster.test_h_rollback import merged, set_spec, templates
+from tests.cluster.watcher import Watcher
 
 SECONDS = 10
 BACK_S = 60
@@ -35,66 +35,42 @@ CANARY = "novacore-gateway-canary"
 LINES: list[str] = []
 
 
-class Users:
+class Users(Watcher):
     """A few who ask the gateway again and again, each time over a new connection, as new users come."""
 
     def __init__(self, url: str) -> None:
+        super().__init__(self._ask, every_s=PAUSE_S, threads=USERS)
         self._url = url
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(USERS)]
-        self.answers: Counter[int] = Counter()
-
-    def __enter__(self) -> Users:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
         # Connections that were not established alone are tried again (Docker's port proxy, see CONTRIBUTING.md).
         transport = httpx.HTTPTransport(retries=5, limits=httpx.Limits(max_keepalive_connections=0))
-        with httpx.Client(transport=transport, timeout=30) as client:
-            while not self._over.is_set():
-                try:
-                    self.answers[client.get(f"{self._url}/health").status_code] += 1
-                except httpx.HTTPError as error:
-                    self.answers[NOT_ANSWERED] += 1
-                    LINES.append(f"not answered: {type(error).__name__}: {error}")
-                self._over.wait(PAUSE_S)
+        self._client = httpx.Client(transport=transport, timeout=30)
+        self.answers: Counter[int] = Counter()
+
+    def _ask(self) -> None:
+        try:
+            self.answers[self._client.get(f"{self._url}/health").status_code] += 1
+        except httpx.HTTPError as error:
+            self.answers[NOT_ANSWERED] += 1
+            LINES.append(f"not answered: {type(error).__name__}: {error}")
 
 
-class Witness:
+class Witness(Watcher):
     """Looks at the gateway's Deployments, and at what the status says, all the time."""
 
     def __init__(self, kube: Kube) -> None:
+        super().__init__(self._see, every_s=0.3)
         self._kube = kube
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
         self.least = 99  # available pods of the gateway's own Deployment
         self.canary_seen = False
         self.messages: list[str] = []
 
-    def __enter__(self) -> Witness:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.is_set():
-            found = {d["metadata"]["name"]: d for d in self._kube.list("deployments", NAMESPACE)}
-            self.least = min(self.least, found["novacore-gateway"]["status"].get("availableReplicas", 0))
-            self.canary_seen |= CANARY in found
-            message = condition(self._kube.get("nova", "novacore", NAMESPACE), "Progressing").get("message", "")
-            if message not in self.messages[-1:]:
-                self.messages.append(message)
-            self._over.wait(0.3)
+    def _see(self) -> None:
+        found = {d["metadata"]["name"]: d for d in self._kube.list("deployments", NAMESPACE)}
+        self.least = min(self.least, found["novacore-gateway"]["status"].get("availableReplicas", 0))
+        self.canary_seen |= CANARY in found
+        message = condition(self._kube.get("nova", "novacore", NAMESPACE), "Progressing").get("message", "")
+        if message not in self.messages[-1:]:
+            self.messages.append(message)
 
 
 @pytest.fixture(scope="module")
