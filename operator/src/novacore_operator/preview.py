@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from novacore_operator import releases
-from novacore_operator.plan import Action, Verb, Why, build, plan
+from novacore_operator.made import Made
+from novacore_operator.plan import Action, Verb, Why, plan
 from novacore_operator.policies import Finding
 from novacore_operator.state import (
     ClaimFacts,
@@ -124,11 +125,13 @@ def foresee(
     """Return the changes in the order of their writes, and what would be observed after them."""
     changes: list[Change] = []
     first_held: Mapping[Ref, Finding] | None = None
-    present, made = seen, _Made(nova, material)
+    present, made = seen, Made(kept=1)
     for number in range(PASSES):
         present = replace(present, trials=_passed(present))
         canaries = not returning and releases.canaries_wanted(nova, present)
-        intended = plan(nova, present, material, returning=returning, canaries=canaries, built=made.of(present))
+        intended = plan(
+            nova, present, material, returning=returning, canaries=canaries, built=made.of(nova, present, material)
+        )
         first_held = intended.held if first_held is None else first_held
         actions = [*intended.actions, *releases.repairs(nova, present)]
         if not actions:
@@ -142,51 +145,6 @@ def foresee(
             changes.append(replace(change, step=number * STEPS + action.wave))
         present = _after(present, actions)
     raise ValueError(f"no end in {PASSES} passes: {actions}")
-
-
-class _Made:
-    """The manifests of an installation, built anew only when something that a builder looked at has changed.
-
-    Between two passes hardly anything has, and building is most of the time that a plan takes.
-    """
-
-    def __init__(self, nova: Nova, material: Material) -> None:
-        self._nova = nova
-        self._material = material
-        self._looked_at: _Looked | None = None
-        self._built: Mapping[Ref, Manifest] = {}
-
-    def of(self, seen: Observed) -> Mapping[Ref, Manifest]:
-        """Return what must exist."""
-        if self._looked_at is None or not self._looked_at.same(seen.objects):
-            self._looked_at = _Looked(seen.objects)
-            self._built = build(self._nova, replace(seen, objects=self._looked_at), self._material)
-        return self._built
-
-
-class _Looked(Mapping[Ref, Live]):
-    """Objects that remember what was asked of them."""
-
-    def __init__(self, objects: Mapping[Ref, Live]) -> None:
-        self._objects = objects
-        self._asked: dict[Ref, Live | None] = {}
-        self._walked = False
-
-    def __getitem__(self, ref: Ref) -> Live:
-        self._asked[ref] = self._objects.get(ref)
-        return self._objects[ref]
-
-    def __iter__(self) -> Iterator[Ref]:
-        self._walked = True
-        return iter(self._objects)
-
-    def __len__(self) -> int:
-        self._walked = True
-        return len(self._objects)
-
-    def same(self, objects: Mapping[Ref, Live]) -> bool:
-        """Whether the same questions would have the same answers."""
-        return not self._walked and all(objects.get(ref) == live for ref, live in self._asked.items())
 
 
 def unmade(changes: Iterable[Change]) -> tuple[Change, ...]:

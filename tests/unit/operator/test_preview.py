@@ -234,7 +234,7 @@ async def test_manifests_are_built_anew_when_a_builder_would_see_something_else(
     """The plan with manifests kept between the passes is the plan without."""
     simulation = Simulation(profile=profile)
     kept = foreseen(simulation)
-    monkeypatch.setattr("novacore_operator.preview._Looked.same", lambda *_: False)
+    monkeypatch.setattr("novacore_operator.made._Looked.same", lambda *_: False)
     assert foreseen(simulation) == kept
 
 

@@ -17,6 +17,7 @@ from novacore_operator.errors import Blocked, Fatal, NovaError, Retry
 from novacore_operator.kube import Kube, NotFound
 from novacore_operator.loop.preview import look, outline
 from novacore_operator.loop.store import Key, Store
+from novacore_operator.made import Made
 from novacore_operator.observe.observer import Observer
 from novacore_operator.observe.traffic import LOOK_S
 from novacore_operator.plan import Plan, Verb, Why, difference, plan, setting_of
@@ -95,6 +96,7 @@ class Reconciler:
         self._fights: dict[str, Fights] = {}  # by uid of the resource
         self._told: dict[tuple[str, str, str], float] = {}
         self._completed: dict[str, _Completed] = {}  # by namespace
+        self._made = Made()
 
     async def turn(self, key: Key) -> Turn:
         """Bring one resource a step nearer, and say in its status how far it is. Fatal alone leaves."""
@@ -210,7 +212,8 @@ class Reconciler:
     def _plan(self, acting: Nova, seen: Observed, material: Material, *, returning: bool) -> Plan:
         left = self._fights_of(acting).lost()
         canaries = not returning and releases.canaries_wanted(acting, seen)
-        intended = plan(acting, seen, material, returning=returning, canaries=canaries, left=left)
+        built = self._made.of(acting, seen, material)
+        intended = plan(acting, seen, material, returning=returning, canaries=canaries, left=left, built=built)
         return replace(intended, actions=(*intended.actions, *releases.repairs(acting, seen)))
 
     def _paused_view(self, acting: Nova, seen: Observed, found: Material, because: Because) -> View:
