@@ -166,7 +166,7 @@ def _control_plane(built: dict[str, Path]) -> list[str]:
     names = control_plane_names(listed, sandbox[1]) | {"local-path-provisioner": [provisioner]}
     binaries = {
         "etcd": kubernetes / "server",  # how its module calls it
-        "coredns": built["coredns"] / "coredns",
+        "coredns": built["coredns"],
         "pause": tools.build_go("pause"),
         "local-path-provisioner": built["local-path-provisioner"] / "local-path-provisioner",
     }
