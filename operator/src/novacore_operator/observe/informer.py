@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from novacore_operator.errors import NovaError
@@ -30,6 +30,7 @@ UNSERVED_S = 5.0
 """How often it is asked whether a foreign kind has come: its definition may not be watched in one namespace alone."""
 NOTHING = Sealed({})
 Changed = Callable[[str | None, Live | None, Live | None], None]
+Memory = Callable[[Ref], Mapping[str, bytes] | None]
 
 
 class Informer:
@@ -46,9 +47,11 @@ class Informer:
         labels: str | None = None,
         name: str | None = None,
         foreign: bool = False,
+        memory: Memory = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._foreign_kind = foreign
+        self._memory = memory  # what somebody else keeps of a Secret: the same bytes are not kept twice
         self.served = True
         self._kube = kube
         self._metrics = metrics
@@ -105,9 +108,8 @@ class Informer:
 
     def _keep(self, ref: Ref, body: Manifest) -> None:
         mine, others = owned_data(body), foreign_data(body)
-        before = self._sealed.get(ref)
-        if before is None or before.reveal() != mine.reveal():  # else the bytes stay the ones that memory has too
-            self._sealed[ref] = mine
+        known = self._memory(ref)
+        self._sealed[ref] = Sealed(known) if known is not None and known == mine.reveal() else mine
         self._foreign[ref] = others if others.reveal() else NOTHING
 
     def lost(self, ref: Ref, uid: str, version: int) -> None:

@@ -10,7 +10,7 @@ not know: while memory lasts, an edit is undone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from novacore_operator.build.installation import KINDS
 from novacore_operator.kube import Forbidden, Kube
@@ -73,7 +73,9 @@ class Observer:
                     )
                     self._informers.append((kind.name, None, informer))
             for name in names.SECRETS:
-                informer = Informer(kube, metrics, "Secret", namespace=namespace, changed=changed, name=name)
+                informer = Informer(
+                    kube, metrics, "Secret", namespace=namespace, changed=changed, name=name, memory=self._remembered
+                )
                 self._informers.append(("Secret", name, informer))
 
         def root_changed(_: str | None, before: Live | None, now: Live | None) -> None:
@@ -91,6 +93,7 @@ class Observer:
                 changed=root_changed,
                 labels=selector if root is None else None,
                 name=root,
+                memory=self._remembered,
             )
             self._root_informers.append((root, informer))
 
@@ -138,6 +141,11 @@ class Observer:
     def remember(self, namespace: str, material: Material) -> None:
         """Keep complete material (OBS-1). Nobody changes it: it is not copied."""
         self._material[namespace] = material
+
+    def _remembered(self, ref: Ref) -> Mapping[str, bytes] | None:
+        root = ref.namespace == self._operator_namespace and ref.name.startswith(ROOT_PREFIX)
+        namespace = ref.name.removeprefix(ROOT_PREFIX) if root else ref.namespace
+        return self._material.get(namespace, {}).get(ref.name)
 
     def forget(self, namespace: str) -> None:
         """Drop what is kept of an installation whose resource is gone."""

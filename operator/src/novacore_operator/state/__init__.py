@@ -189,7 +189,7 @@ class Sealed:
     __slots__ = ("_data",)
 
     def __init__(self, data: Mapping[str, bytes]) -> None:
-        self._data = dict(data)
+        self._data = data  # nobody changes it: it is not copied
 
     def reveal(self) -> Mapping[str, bytes]:
         """Return the bytes, by key."""

@@ -235,6 +235,23 @@ async def test_a_deleted_or_edited_secret_comes_back_from_memory() -> None:
     assert found == material
 
 
+async def test_the_bytes_of_a_secret_that_memory_has_are_kept_once() -> None:
+    """A thousand installations have 22 MiB of them."""
+    material = make_material()
+    root = names.root_secret("test")
+    watching = observer(Script([], []))
+    watching.remember("test", material)
+    watching.saw(secret(names.KEYSET, dict(material[names.KEYSET])))
+    made = secret(root, dict(material[root]))
+    made["metadata"]["namespace"] = "ops"
+    watching.saw(made)
+    watching._material = {}  # what is left is what the caches keep
+    _, found = await watching.observe(make_nova(), ())
+    for name in (names.KEYSET, root):
+        assert all(value is material[name][key] for key, value in found[name].items()), name
+        assert found[name] == material[name]
+
+
 async def test_entries_of_others_are_handed_on_only_where_memory_knows_nothing() -> None:
     """OBS-3."""
     material = make_material()
