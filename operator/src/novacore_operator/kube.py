@@ -14,6 +14,7 @@ import json
 import os
 import re
 import time
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -46,6 +47,9 @@ REQUEST_S = aiohttp.ClientTimeout(total=30, connect=10)
 WATCH_S = 240
 PAGE = 100
 """Objects per request of a list: a page of Deployments is 2 MB, and 1,000 installations have 90 of them."""
+BUFFER_BYTES = 32 * 1024
+"""What asyncio reads of a TLS connection at once. Its own 256 KiB are filled with zeros for each connection: 15 MiB for
+the sixty of an operator."""
 SILENCE_S = 100
 """A watch with bookmarks hears something about each minute; a longer silence is a dead connection."""
 
@@ -88,6 +92,7 @@ class Kube:
     @classmethod
     async def connect(cls, metrics: Metrics, *, kubeconfig: str | None = None, context: str | None = None) -> Kube:
         """Return a client with the pod's own identity, or with a kubeconfig (None: where kubectl looks)."""
+        SSLProtocol.max_size = BUFFER_BYTES
         configuration = Configuration()
         configuration.connection_pool_maxsize = 0  # watches each hold one; what bounds writes is `apply`
         if "KUBERNETES_SERVICE_HOST" in os.environ and kubeconfig is None and context is None:

@@ -210,7 +210,7 @@ def _settled(ref: Ref, manifest: Manifest, before: Facts | None, generation: int
         size = manifest["spec"]["resources"]["requests"]["storage"]
         return ClaimFacts(size, bound=True, capacity=size)
     if ref.kind == "ControllerRevision":
-        return ReleaseFacts(manifest["revision"], "", **manifest["data"])
+        return ReleaseFacts.of(manifest["revision"], "", manifest["data"])
     return None
 
 

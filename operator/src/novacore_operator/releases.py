@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -92,12 +93,19 @@ def stored(nova: Nova, seen: Observed) -> list[Release]:
         # Without an owner: somebody took the reference away, and `repairs` puts it back.
         if not isinstance(live.facts, ReleaseFacts) or live.owner not in (nova.uid, None) or live.deleting:
             continue
-        try:
-            spec = Spec.model_validate(live.facts.spec)
-        except ValidationError:
-            continue
-        found.append(Release(live.facts.number, ref, live.uid, live.facts.at, spec, live.facts.templates))
+        spec = _readable(live.facts)
+        if spec is not None:
+            found.append(Release(live.facts.number, ref, live.uid, live.facts.at, spec, live.facts.templates))
     return sorted(found, key=lambda release: release.number, reverse=True)
+
+
+@lru_cache(maxsize=32)
+def _readable(facts: ReleaseFacts) -> Spec | None:
+    """Return the spec of a stored release if this operator can read it. Each turn asks for the same few again."""
+    try:
+        return Spec.model_validate(facts.spec)
+    except ValidationError:
+        return None
 
 
 def with_release(nova: Nova, release: Release) -> Nova:

@@ -190,7 +190,7 @@ def _fresh_facts(manifest: Manifest, before: Live | None) -> Any:
                 new = replace(new, storage=claim["spec"]["resources"]["requests"]["storage"])
         return new
     if manifest["kind"] == "ControllerRevision":
-        return ReleaseFacts(manifest["revision"], "2026-03-01T12:00:00Z", **manifest["data"])
+        return ReleaseFacts.of(manifest["revision"], "2026-03-01T12:00:00Z", manifest["data"])
     if manifest["kind"] == "Job":
         return before.facts if before is not None else JobFacts(complete=False, failed=False)
     return None

@@ -61,7 +61,7 @@ class Informer:
         self._name = name
         self._changed = changed
         self._clock = clock
-        self._objects: dict[str, dict[Ref, Live]] = {}  # by namespace
+        self._objects: dict[str, tuple[Live, ...]] = {}  # by namespace; of few, a tuple is a fifth of a dict
         self._sealed: dict[Ref, Sealed] = {}
         self._foreign: dict[Ref, Sealed] = {}
         self._buried: dict[str, int] = {}
@@ -76,11 +76,11 @@ class Informer:
 
     def objects(self, namespace: str) -> Iterable[Live]:
         """Return what is cached of one namespace."""
-        return self._objects.get(namespace, {}).values()
+        return self._objects.get(namespace, ())
 
     def get(self, ref: Ref) -> Live | None:
         """Return one object, or None."""
-        return self._objects.get(ref.namespace, {}).get(ref)
+        return next((live for live in self._objects.get(ref.namespace, ()) if live.ref.name == ref.name), None)
 
     def sealed(self, ref: Ref) -> Sealed | None:
         """Return a Secret's entries that are ours, or None."""
@@ -101,10 +101,17 @@ class Informer:
         if before is not None and (before.owned, before.desired) == (live.owned, live.desired):
             live = replace(live, owned=before.owned, desired=before.desired)  # one string each, not two
             live.prove(before.proven)
-        self._objects.setdefault(live.ref.namespace, {})[live.ref] = live
+        self._put(live.ref, live)
         if self._kind == "Secret":
             self._keep(live.ref, body)
         self._changed(live.ref.namespace, before, live)
+
+    def _put(self, ref: Ref, *now: Live) -> None:
+        """Put an object in the place of the one of this name, or nothing."""
+        others = (live for live in self._objects.get(ref.namespace, ()) if live.ref.name != ref.name)
+        self._objects[ref.namespace] = (*others, *now)
+        if not self._objects[ref.namespace]:
+            del self._objects[ref.namespace]
 
     def _keep(self, ref: Ref, body: Manifest) -> None:
         mine, others = owned_data(body), foreign_data(body)
@@ -118,9 +125,7 @@ class Informer:
         if before is None or before.uid != uid:
             return
         self._buried = {uid: version}  # one is enough: stale events come right after
-        del self._objects[ref.namespace][ref]
-        if not self._objects[ref.namespace]:
-            del self._objects[ref.namespace]
+        self._put(ref)
         self._sealed.pop(ref, None)
         self._foreign.pop(ref, None)
         self._changed(ref.namespace, before, None)
@@ -163,7 +168,7 @@ class Informer:
         """Take in that the API server does not know the kind: there is none of it."""
         self.alive_at, self._since = self._clock(), ""
         self.served = False
-        for live in [live for kept in self._objects.values() for live in kept.values()]:
+        for live in [live for kept in self._objects.values() for live in kept]:
             self.lost(live.ref, live.uid, live.version)
         self.synced.set()
 
@@ -185,7 +190,7 @@ class Informer:
             for body in items:
                 self.saw(body)
                 present.add(Ref(self._kind, body["metadata"]["namespace"], body["metadata"]["name"]))
-        absent = [live for kept in self._objects.values() for ref, live in kept.items() if ref not in present]
+        absent = [live for kept in self._objects.values() for live in kept if live.ref not in present]
         for live in absent:
             if live.version <= int(listed):
                 self.lost(live.ref, live.uid, int(listed))

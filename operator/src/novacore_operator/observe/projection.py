@@ -102,7 +102,7 @@ def _release(body: Manifest) -> ReleaseFacts | None:
     number = metadata["name"].removeprefix(names.release(0)[:-1])
     if not number.isdigit():
         return None
-    return ReleaseFacts(int(number), metadata["creationTimestamp"], data.get("spec") or {}, data.get("templates") or {})
+    return ReleaseFacts.of(int(number), metadata["creationTimestamp"], data)
 
 
 def _conditions(body: Manifest) -> dict[str, dict[str, Any]]:

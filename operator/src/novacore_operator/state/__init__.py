@@ -6,9 +6,10 @@ Everything `plan` and `status` decide, they decide from `Nova` (what is wanted) 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from novacore_operator.api.spec import Spec
 
@@ -115,12 +116,27 @@ class PodFacts:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFacts:
-    """A stored release: a ControllerRevision of ours."""
+    """A stored release: a ControllerRevision of ours. As text, a sixth of what its values take."""
 
     number: int
     at: str  # RFC 3339
-    spec: Mapping[str, Any]
-    templates: Mapping[str, str] = field(default_factory=dict)  # workload -> digest of the pod template it had
+    text: str  # JSON of `spec` and `templates` (workload -> digest of the pod template it had)
+
+    @classmethod
+    def of(cls, number: int, at: str, data: Mapping[str, Any]) -> ReleaseFacts:
+        """Return the facts of a ControllerRevision's `data`."""
+        kept = {"spec": data.get("spec") or {}, "templates": data.get("templates") or {}}
+        return cls(number, at, json.dumps(kept, sort_keys=True, separators=(",", ":")))
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """Return the spec as users write it."""
+        return cast("Mapping[str, Any]", json.loads(self.text)["spec"])
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """Return the digest of each workload's pod template."""
+        return cast("Mapping[str, str]", json.loads(self.text)["templates"])
 
 
 Facts = WorkloadFacts | JobFacts | ClaimFacts | PodFacts | ReleaseFacts
