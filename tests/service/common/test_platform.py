@@ -16,6 +16,7 @@ from novacore.common.redis import Redis, RedisError
 from novacore_contracts.identity import SERVICE_TOKEN_HEADER
 from novacore_contracts.releases import CURRENT
 from tests.kit.keys import SigningKey, put
+from tests.kit.peers import token_issuer
 from tests.service.common.definitions import PROBE
 
 
@@ -310,9 +311,9 @@ async def test_a_pushed_keyset_is_used_at_once_and_acknowledged(service, keys):
 
     assert answer.json()["rings"]["serviceJwt"]["generation"] == 2
     assert answer.json()["rings"]["serviceJwt"]["via"] == "push"
-    canary = await service.internal.post("/internal/keyset/canary", json={"token": keys.service_token("gateway")})
+    canary = await service.internal.post("/internal/keyset/canary", json={"token": keys.canary("serviceJwt")})
     assert (canary.status_code, canary.json()["code"]) == (401, "kid_revoked")
-    fresh = keys.service_token("gateway", key=keys.standby["serviceJwt"])
+    fresh = keys.canary("serviceJwt", key=keys.standby["serviceJwt"])
     accepted = await service.internal.post("/internal/keyset/canary", json={"token": fresh})
     assert accepted.json() == {"kid": keys.standby["serviceJwt"].kid, "generation": 2}
 
@@ -335,6 +336,8 @@ async def test_a_refused_service_token_is_renewed_and_the_call_sent_again_once(s
         return 200, {"ok": True}
 
     stub.on("POST", "/thing", answer)
+    await service.platform.tokens.get()
+    token_issuer(keys, "memory", stub, key=keys.standby["serviceJwt"])  # the revoked key signs no more
 
     assert await service.platform.peers.call("auth-billing", "POST", "/thing", json={"a": 1}) == {"ok": True}
     first, second = stub.requests("/thing")
