@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from novacore.auth_billing import admin
 from novacore.common.callers import read_user
 from novacore_contracts.identity import PERMISSIONS
-from tests.kit.keys import put
+from tests.kit.keys import legacy_entry, legacy_jwk, put
 from tests.service.auth_billing.conftest import PASSWORD, claims_of
 
 
@@ -266,6 +267,45 @@ async def test_the_signers_report_is_part_of_readyz(auth, keys):
 
     assert report["serviceJwt"]["kids"] == sorted([keys.active["serviceJwt"].kid, keys.standby["serviceJwt"].kid])
     assert report["serviceJwt"]["active_since"] > 0
+
+
+async def test_the_report_names_no_time_while_the_active_key_cannot_sign_here(auth, keys):
+    assert auth.platform.signer_report()["serviceJwt"]["active_since"] > 0
+    (auth.platform.paths.service_jwt_private / "serviceJwt-2.jwk").unlink()
+    async with asyncio.timeout(5):
+        while len(auth.platform.signer_report()["serviceJwt"]["kids"]) == 2:
+            await asyncio.sleep(0.05)
+
+    auth.platform.keyrings.push("serviceJwt", keys.sign(keys.switched("serviceJwt", generation=2)))
+
+    assert auth.platform.signer_report()["serviceJwt"]["active_since"] == 0
+
+
+async def test_a_shared_secret_signs_while_the_document_says_so_and_not_a_moment_longer(auth, ask, api_server, keys):
+    secret = b"0123456789abcdef" * 2
+    _, standby = keys.document("serviceJwt").keys
+    legacy = legacy_entry("active", n=3)
+    before = keys.document("serviceJwt", generation=2, seq=3, active_kid="legacy", keys=(legacy, standby))
+    put(auth.platform.paths.service_jwt_legacy / "legacy.jwk", legacy_jwk(secret))
+    auth.platform.keyrings.poll()
+    auth.platform.keyrings.push("serviceJwt", keys.sign(before))
+
+    old = (await ask(api_server.projected_token("novacore-memory"), min_generation=2)).json()["token"]
+
+    assert json.loads(_b64(old.split(".")[0])) == {"alg": "HS256", "kid": "legacy", "typ": "JWT"}
+    assert auth.platform.keyrings.verify("serviceJwt", old)["sub"] == "memory"
+    report = auth.platform.signer_report()["serviceJwt"]
+    assert "legacy" in report["kids"]
+    assert report["active_since"] > 0
+    after = keys.document(
+        "serviceJwt", generation=3, seq=3, active_kid=standby.kid,
+        keys=(replace(standby, state="active"), replace(legacy, state="retiring")),
+    )  # fmt: skip
+    auth.platform.keyrings.push("serviceJwt", keys.sign(after))
+    new = (await ask(api_server.projected_token("novacore-memory"), min_generation=3)).json()["token"]
+    assert json.loads(_b64(new.split(".")[0]))["kid"] == standby.kid
+    for token in (old, new):
+        assert auth.platform.keyrings.verify("serviceJwt", token)["sub"] == "memory"
 
 
 async def test_no_token_or_private_key_is_logged(auth, ask, api_server, keys, capsys):
