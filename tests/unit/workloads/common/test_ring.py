@@ -20,18 +20,19 @@ from novacore_contracts.paths import Paths
 from tests.kit.keys import Keys, legacy_entry, legacy_jwk, put, sign_legacy
 
 KEYS = Keys()
-NOW = int(time.time())
+
+
+def unix():
+    return int(time.time())
 
 
 def ring_of(**changes):
     document = KEYS.document("serviceJwt", **changes)
-    return build_ring(document, KEYS.sign(document), via="mount", loaded_at=NOW)
+    return build_ring(document, KEYS.sign(document), via="mount", loaded_at=0)
 
 
-def checked(ring, token, *, monotonic=0.0, now=NOW, cache_seconds=CACHE_SECONDS):
-    return verify(
-        ring, token, audience=SERVICE_AUDIENCE, now=now, monotonic=monotonic, cache_seconds=cache_seconds
-    ).claims  # fmt: skip
+def checked(ring, token, *, monotonic=0.0, ahead_s=0):
+    return verify(ring, token, audience=SERVICE_AUDIENCE, now=unix() + ahead_s, monotonic=monotonic).claims
 
 
 @pytest.fixture
@@ -113,16 +114,17 @@ def test_a_key_that_is_gone_says_why_and_is_counted_as_such(rings, why, code):
 
 
 def test_of_several_denials_of_one_subject_the_latest_holds():
-    deny = (Deny(sub="memory", iat_before=NOW + 5), Deny(sub="memory", iat_before=NOW - 500))
+    deny = (Deny(sub="memory", iat_before=unix() + 5), Deny(sub="memory", iat_before=unix() - 500))
 
     with pytest.raises(TokenError, match="denied"):
         checked(ring_of(deny=deny), KEYS.service_token("memory"))
 
 
 def test_a_token_issued_in_the_second_of_the_denial_is_a_new_one():
-    token = KEYS.service_token("memory", iat=NOW)
+    second = unix()
+    token = KEYS.service_token("memory", iat=second)
 
-    assert checked(ring_of(deny=(Deny(sub="memory", iat_before=NOW),)), token)
+    assert checked(ring_of(deny=(Deny(sub="memory", iat_before=second),)), token)
 
 
 def test_a_denial_is_counted_with_what_is_refused_for_a_reason(rings):
@@ -156,7 +158,7 @@ def test_a_jti_that_is_no_text_is_refused():
 def test_a_denial_is_looked_at_again_at_each_hit():
     ring, token = ring_of(), KEYS.service_token("memory", jti="one")
     checked(ring, token)
-    for deny in (Deny(sub="memory", iat_before=NOW + 5), Deny(jti="one")):
+    for deny in (Deny(sub="memory", iat_before=unix() + 5), Deny(jti="one")):
         denying = replace(ring_of(deny=(deny,)), cache=ring.cache)
         assert token in denying.cache
         with pytest.raises(TokenError, match="denied"):
@@ -168,9 +170,9 @@ def test_the_end_is_looked_at_again_at_each_hit():
     ring, token = ring_of(), KEYS.service_token("memory", ttl=100)
     assert checked(ring, token)
 
-    assert checked(ring, token, now=NOW + 120), "within the leeway"
+    assert checked(ring, token, ahead_s=120), "within the leeway"
     with pytest.raises(TokenError, match="token_expired"):
-        checked(ring, token, now=NOW + 135)
+        checked(ring, token, ahead_s=135)
 
 
 @pytest.mark.invariant("RING-5")
@@ -181,7 +183,7 @@ def test_after_five_minutes_the_signature_is_checked_again_whatever_the_wall_clo
     assert checked(ring, token, monotonic=CACHE_SECONDS - 1)
 
     with pytest.raises(TokenError, match="kid_unknown"):
-        checked(ring, token, monotonic=CACHE_SECONDS, now=NOW - 60)
+        checked(ring, token, monotonic=CACHE_SECONDS, ahead_s=-20)
     assert token not in ring.cache
 
 
@@ -309,7 +311,7 @@ def test_the_secret_is_used_from_when_it_is_mounted_in_either_order(rings):
 def test_after_its_end_a_token_of_the_shared_secret_is_told_so(migrating):
     token = sign_legacy(KEYS, SECRET, "memory")
     assert migrating.verify("serviceJwt", token)
-    stone = Tombstone("legacy", "retired", NOW + 3600)
+    stone = Tombstone("legacy", "retired", unix() + 3600)
     migrating.push("serviceJwt", KEYS.sign(KEYS.document("serviceJwt", generation=3, seq=3, tombstones=(stone,))))
 
     for refused in (token, sign_legacy(KEYS, SECRET, "memory", kid="legacy")):
