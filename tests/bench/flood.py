@@ -109,7 +109,7 @@ def flooding(url_port: str, kind: str, seconds: str, token: str, user: str) -> N
 async def window(pod: ServicePod, kind: str, keys: Keys, seen: Counter[str]) -> list[float]:
     """Return the times of the good calls of one window."""
     token, user = keys.service_token("gateway"), keys.user_token()
-    flood = None
+    flood, before = None, pod.cpu_s()
     if kind != "quiet":
         words = [str(pod.public.base_url.port), kind, str(WINDOW_S + 0.6), token, user]
         flood = await asyncio.create_subprocess_exec(
@@ -121,6 +121,9 @@ async def window(pod: ServicePod, kind: str, keys: Keys, seen: Counter[str]) -> 
         out, _ = await flood.communicate()
         for status, count in json.loads(out).items():
             seen[f"{kind} {status}"] += count
+            seen[f"{kind} requests"] += count
+        seen[f"{kind} requests"] += len(times)
+        seen[f"{kind} cpu_us"] += round((pod.cpu_s() - before) * 1e6)
     return times
 
 
@@ -141,8 +144,9 @@ async def measure(rounds: int) -> dict[str, float]:
             figures: dict[str, float] = {
                 "rounds": rounds,
                 "unknown_refused": seen[f"unknown {REFUSED}"],
-                "unknown_otherwise": sum(n for key, n in seen.items() if key.startswith("unknown"))
-                - seen[f"unknown {REFUSED}"],
+                "unknown_otherwise": seen["unknown requests"] - len(times["unknown"]) - seen[f"unknown {REFUSED}"],
+                "server_cpu_us_unknown": round(seen["unknown cpu_us"] / seen["unknown requests"]),
+                "server_cpu_us_known": round(seen["known cpu_us"] / seen["known requests"]),
                 "unknown_per_s": round(seen[f"unknown {REFUSED}"] / (rounds * (WINDOW_S + 0.6))),
                 "known_per_s": round(seen[f"known {ADMITTED}"] / (rounds * (WINDOW_S + 0.6))),
                 "outbound_fetches": pod.outbound() - outbound + len(pod.auth.asked) - asked,
@@ -156,6 +160,7 @@ async def measure(rounds: int) -> dict[str, float]:
             f"good_ms_p50_{kind}": round(percentile(values, 0.5), 3),
             f"good_ms_p99_{kind}": round(percentile(values, 0.99), 3),
         }
+    figures["server_cpu_unknown_by_known"] = round(figures["server_cpu_us_unknown"] / figures["server_cpu_us_known"], 3)
     figures["good_p99_unknown_by_known"] = round(figures["good_ms_p99_unknown"] / figures["good_ms_p99_known"], 3)
     figures["good_p99_unknown_by_quiet"] = round(figures["good_ms_p99_unknown"] / figures["good_ms_p99_quiet"], 3)
     return figures

@@ -93,6 +93,11 @@ class ServicePod:
         pages = int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def cpu_s(self) -> float:
+        """The processor time it used so far."""
+        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # proc(5): utime, stime
+
     def outbound(self) -> int:
         """How many connections and look-ups of names Python opened in it so far."""
         return len(self.connects.read_text().splitlines()) if self.connects.exists() else 0
