@@ -278,7 +278,7 @@ async def test_the_report_names_no_time_while_the_active_key_cannot_sign_here(au
 
     auth.platform.keyrings.push("serviceJwt", keys.sign(keys.switched("serviceJwt", generation=2)))
 
-    assert auth.platform.signer_report()["serviceJwt"]["active_since"] == 0
+    assert auth.platform.signer_report()["serviceJwt"]["active_since"] is None
 
 
 async def test_a_shared_secret_signs_while_the_document_says_so_and_not_a_moment_longer(auth, ask, api_server, keys):

@@ -318,6 +318,43 @@ async def test_a_pushed_keyset_is_used_at_once_and_acknowledged(service, keys):
     assert accepted.json() == {"kid": keys.standby["serviceJwt"].kid, "generation": 2}
 
 
+@pytest.mark.parametrize(
+    ("path", "sent", "refusal"),
+    [
+        ("/internal/keyset", {"content": b"garbage"}, 422),
+        ("/internal/keyset/canary", {"json": {"token": "garbage"}}, 401),
+    ],
+)
+async def test_a_stranger_at_the_internal_port_is_capped(service, keys, path, sent, refusal):
+    statuses = [(await service.internal.post(path, **sent)).status_code for _ in range(400)]
+
+    assert set(statuses) == {refusal, 429}
+    assert 100 <= statuses.index(429) < 400
+    assert (await service.internal.get("/readyz")).status_code == 200
+
+
+async def test_a_push_of_an_older_document_is_answered_with_the_newer_one(service, keys):
+    await service.internal.post("/internal/keyset", content=keys.sign(keys.document("serviceJwt", generation=5)))
+
+    answer = await service.internal.post(
+        "/internal/keyset", content=keys.sign(keys.document("serviceJwt", generation=4))
+    )
+
+    assert (answer.status_code, answer.json()["rings"]["serviceJwt"]["generation"]) == (200, 5)
+
+
+async def test_a_push_names_its_ring(service, keys):
+    compact = keys.sign(keys.document("userJwt", generation=3))
+
+    wrong = await service.internal.post("/internal/keyset", content=compact)
+    right = await service.internal.post("/internal/keyset?ring=userJwt", content=compact)
+
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "keyset_refused")
+    assert right.json()["rings"]["userJwt"]["generation"] == 3
+    unknown = await service.internal.post("/internal/keyset?ring=postgres", content=compact)
+    assert unknown.status_code == 422
+
+
 async def test_a_forged_keyset_push_is_refused(service, keys):
     forged = keys.sign(keys.document("serviceJwt", generation=9), root=SigningKey("root-"))
 

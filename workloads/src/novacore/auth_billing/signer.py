@@ -112,16 +112,17 @@ class Signer:
             self.load()
 
     def report(self) -> dict[str, Any]:
-        """Return this ring's part of the `signer` object. `active_since` 0: the active key cannot sign here.
+        """Return this ring's part of the `signer` object. `active_since` None: the active key cannot sign here.
 
-        A process that restarts counts anew, so that whoever waits from then on waits longer, never shorter.
+        Not 0: a reader that waits from then on must not find that it has waited for decades. A process that restarts
+        counts anew, so that whoever waits from then on waits longer, never shorter.
         """
         self._note_active()
         ring = self._keyrings.ring(self.ring)
         kids = sorted(self._keys)
         if ring is not None and LEGACY_KID in ring.keys:
             kids.append(LEGACY_KID)
-        return {"kids": kids, "active_since": self._active[1] if self.ready and self._active else 0}
+        return {"kids": kids, "active_since": self._active[1] if self.ready and self._active else None}
 
     def _usable(self, kid: str) -> PrivateKey | None:
         ring = self._keyrings.ring(self.ring)
