@@ -125,6 +125,14 @@ bench-scale: $(UV) ## The operator with 1,000 installations: memory, reaction, d
 	@$(CLUSTER) tools --only control-plane
 	@$(RUN) python -m tests.api.scale --installations $(or $(N),1000)
 
+.PHONY: bench-verify
+bench-verify: $(UV) ## What a token's verification costs beside PyJWT's decode, and a hit of the cache; gated by loadtest/ranges
+	@$(RUN) python -m tests.bench.verify --tokens $(or $(TOKENS),20000)
+
+.PHONY: bench-flood
+bench-flood: $(UV) ## A verifier under 2,000 tokens of random keys a second, and what good callers feel; gated by loadtest/ranges
+	@$(RUN) python -m tests.bench.flood --rounds $(or $(ROUNDS),6)
+
 .PHONY: test-cluster
 test-cluster: $(UV) ## The platform on a real cluster of its own (kept between runs; K= selects)
 	@bash tests/cluster/run.sh $(if $(K),-k "$(K)")

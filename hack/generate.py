@@ -22,6 +22,7 @@ GENERATORS = (
     "hack.gen.api",
     "hack.gen.charts",
     "hack.gen.invariants",
+    "hack.gen.permissions",
 )
 SHOWN_LINES = 12
 

@@ -171,10 +171,11 @@ def _in_process(app: Any) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def listening(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI app on a free local port and yield its URL."""
+async def listening(app: Any, *, port: int = 0) -> AsyncIterator[str]:
+    """Serve an ASGI app on a local port, a free one unless it is given, and yield its URL."""
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     server = uvicorn.Server(
         uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )

@@ -15,8 +15,17 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.api_jws import PyJWS
 
-from novacore_contracts.identity import ISSUER, KID_PREFIX, PERMISSIONS, SERVICE_AUDIENCE, USER_AUDIENCE
-from novacore_contracts.keyset import JWS_TYPE, RingDocument, RingKey, Tombstone, thumbprint
+from novacore_contracts.identity import (
+    CANARY_SUBJECT,
+    ISSUER,
+    KID_PREFIX,
+    LEGACY_ALGORITHM,
+    LEGACY_KID,
+    PERMISSIONS,
+    SERVICE_AUDIENCE,
+    USER_AUDIENCE,
+)
+from novacore_contracts.keyset import JWS_TYPE, KeyState, RingDocument, RingKey, Tombstone, thumbprint
 from novacore_contracts.paths import Paths
 
 
@@ -122,6 +131,12 @@ class Keys:
         key = key or self.active["serviceJwt"]
         return jwt.encode(body, key.private, algorithm="ES256", headers={"kid": key.kid})
 
+    def canary(self, ring: str, *, key: SigningKey | None = None, ttl: int = 60, **claims: Any) -> str:
+        """A token as auth-billing signs it to prove a key."""
+        audience = {"serviceJwt": SERVICE_AUDIENCE, "userJwt": USER_AUDIENCE}[ring]
+        changed = {"aud": audience, **claims}
+        return self.service_token(CANARY_SUBJECT, permissions=[], ttl=ttl, key=key or self.active[ring], **changed)
+
     def user_token(
         self, user_id: UUID | None = None, *, email: str = "a@example.org", role: str = "student", tier: str = "pro",
         scope: str = "api", sv: int = 1, ttl: int = 900, key: SigningKey | None = None, **claims: Any,
@@ -139,6 +154,23 @@ class Keys:
         put(paths.keyset_root / "root.jwks", self.root_jwks())
         for document in documents or (self.document("serviceJwt"), self.document("userJwt")):
             put(paths.keyset / f"{document.ring}.jws", self.sign(document))
+
+
+def legacy_entry(state: KeyState, *, n: int) -> RingKey:
+    """The entry for a shared secret from before the rings: the algorithm is pinned, the key is not in it."""
+    return RingKey(LEGACY_KID, n, state, 0, {"kty": "oct", "alg": LEGACY_ALGORITHM, "use": "sig"})
+
+
+def legacy_jwk(secret: bytes, **changes: Any) -> bytes:
+    """The file `legacy.jwk` with that secret."""
+    jwk = {"kty": "oct", "alg": LEGACY_ALGORITHM, "k": base64.urlsafe_b64encode(secret).rstrip(b"=").decode()}
+    return json.dumps(jwk | changes).encode()
+
+
+def sign_legacy(keys: Keys, secret: bytes, service: str, *, kid: str | None = None) -> str:
+    """A service's token by the shared secret; without `kid`, as they were before the rings."""
+    claims = jwt.decode(keys.service_token(service), options={"verify_signature": False})
+    return jwt.encode(claims, secret, algorithm=LEGACY_ALGORITHM, headers={"kid": kid} if kid else None)
 
 
 def put(file: Path, content: bytes | str) -> None:

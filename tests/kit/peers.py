@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.kit.keys import Keys
+from tests.kit.keys import Keys, SigningKey
 
 Answer = tuple[int, Any] | Callable[["Asked"], Any]
 
@@ -84,10 +84,10 @@ class StubPeer:
         return web.json_response(problem, status=404)
 
 
-def token_issuer(keys: Keys, service: str, stub: StubPeer) -> StubPeer:
-    """Let a stub of auth-billing give out service tokens, signed as the real one does."""
+def token_issuer(keys: Keys, service: str, stub: StubPeer, *, key: SigningKey | None = None) -> StubPeer:
+    """Let a stub of auth-billing give out service tokens, signed as the real one does (`key`: not by the first key)."""
 
     def issue(_asked: Asked) -> tuple[int, Any]:
-        return 200, {"token": keys.service_token(service), "expires_in": 3600, "generation": 1}
+        return 200, {"token": keys.service_token(service, key=key), "expires_in": 3600, "generation": 1}
 
     return stub.on("POST", "/internal/token", issue)

@@ -12,6 +12,11 @@ BOOTSTRAP_AUDIENCE = "novacore-auth"
 """Audience of the projected ServiceAccount token with which a service asks auth-billing for its service token."""
 BOOTSTRAP_TOKEN_SECONDS = 3600
 SIGNING_ALGORITHM = "ES256"
+LEGACY_ALGORITHM = "HS256"
+LEGACY_KID = "legacy"
+"""Entry of `serviceJwt` for the one shared secret from before the rings; a token without a `kid` is of that key."""
+LEGACY_KEY_BYTES_MIN = 32
+"""RFC 7518, 3.2: an HS256 key is at least as long as the hash."""
 
 SERVICE_TOKEN_HEADER = "X-Service-Token"  # noqa: S105 - a header's name
 ACT_FOR_HEADER = "X-Act-For"
@@ -23,6 +28,11 @@ USER_TOKEN_SECONDS = 900
 TOKEN_BYTES_MAX = 8192
 LEEWAY_SECONDS = 30
 
+CANARY_SUBJECT = "canary"
+"""Subject of the tokens that prove a key in every live verifier. They open one route and nothing else."""
+
+JWT_RINGS: tuple[str, ...] = ("serviceJwt", "userJwt")
+"""Rings whose documents are public and mounted by all nine."""
 RINGS: tuple[str, ...] = (
     "serviceJwt",
     "userJwt",

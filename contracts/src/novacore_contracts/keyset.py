@@ -5,8 +5,12 @@ Public rings (`serviceJwt`, `userJwt`) carry public JWK fields in `material`; co
 carry the credential itself there and live in the consumer's own Secret.
 Signing (operator) and verifying (`novacore.common.keyring`) stay in those products; this module has shape and rules.
 
+An HS256 key from before the rings is one more entry of `serviceJwt` while a migration lasts (`LEGACY_KID`): the entry
+pins the algorithm and holds no key bytes, which lie in a Secret of their own.
+
 Invariants: KEYSET-1 exactly one active key; KEYSET-2 at most one pending; KEYSET-3 at most four trusted keys;
-KEYSET-4 key ids and numbers are unique.
+KEYSET-4 key ids and numbers are unique; KEYSET-5 a public ring's document holds no secret key bytes; KEYSET-6 a denial
+names one token, or one subject and a time: one that would refuse nothing is itself refused.
 """
 
 from __future__ import annotations
@@ -17,12 +21,18 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
+from novacore_contracts.identity import JWT_RINGS
+
 JWS_TYPE = "novacore-ring+jws"
 DOCUMENT_BYTES_MAX = 65_536
 TRUSTED_KEYS_MAX = 4
 
+SECRET_MEMBERS = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
+"""Members of a JWK that are the secret itself (RFC 7518, 6.2.2, 6.3.2, 6.4.1)."""
+
 KeyState = Literal["pending", "active", "retiring"]
 KEY_STATES: tuple[KeyState, ...] = ("pending", "active", "retiring")
+TOMBSTONE_REASONS = ("retired", "revoked")
 
 
 class RingDocumentError(ValueError):
@@ -76,7 +86,7 @@ class RingDocument:
     leeway: int = 30
 
     def __post_init__(self) -> None:
-        """Refuse a document that breaks KEYSET-1..4, whoever made it."""
+        """Refuse a document that breaks KEYSET-1..6, whoever made it."""
         states = [key.state for key in self.keys]
         active = [key.kid for key in self.keys if key.state == "active"]
         if active != [self.active_kid]:
@@ -91,6 +101,10 @@ class RingDocument:
             raise RingDocumentError(f"{self.ring}: a key's number is above seq")
         if self.generation < 1 or self.ttl_max < 1 or not 0 <= self.leeway <= 300:
             raise RingDocumentError(f"{self.ring}: generation, ttl_max or leeway out of range")
+        if self.ring in JWT_RINGS and any(SECRET_MEMBERS & key.material.keys() for key in self.keys):
+            raise RingDocumentError(f"{self.ring}: a public document with secret key bytes")
+        if not all(_refuses_something(deny) for deny in self.deny):
+            raise RingDocumentError(f"{self.ring}: a denial needs a jti, or a sub with iat_before, and not both")
 
     @property
     def active(self) -> RingKey:
@@ -109,13 +123,34 @@ class RingDocument:
         try:
             data = json.loads(raw)
             keys = tuple(_key(entry) for entry in data.pop("keys"))
-            tombstones = tuple(Tombstone(**entry) for entry in data.pop("tombstones", []))
-            deny = tuple(Deny(**entry) for entry in data.pop("deny", []))
+            tombstones = tuple(_tombstone(**entry) for entry in data.pop("tombstones", []))
+            deny = tuple(_deny(**entry) for entry in data.pop("deny", []))
+            for name in data.keys() & _FIELDS.keys():
+                _check(data[name], _FIELDS[name])
             return cls(keys=keys, tombstones=tombstones, deny=deny, **data)
         except RingDocumentError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RingDocumentError(f"not a ring document: {type(error).__name__}") from None
+
+
+_FIELDS: dict[str, type] = {
+    "ring": str,
+    "generation": int,
+    "seq": int,
+    "issued_at": int,
+    "active_kid": str,
+    "renew_now": bool,
+    "last_trigger": str,
+    "ttl_max": int,
+    "leeway": int,
+}
+"""What a reader computes with. A text for a number would be found out in the middle of a request."""
+
+
+def _check(value: object, kind: type) -> None:
+    if type(value) is not kind:  # exactly: True is an int to isinstance
+        raise TypeError
 
 
 def _key(entry: dict[str, Any]) -> RingKey:
@@ -128,6 +163,25 @@ def _key(entry: dict[str, Any]) -> RingKey:
         since=int(entry["since"]),
         material=dict(entry["material"]),
     )
+
+
+def _tombstone(*, kid: str, why: Any, until: int) -> Tombstone:
+    _check(kid, str)
+    _check(until, int)
+    if why not in TOMBSTONE_REASONS:
+        raise RingDocumentError("a tombstone has an unknown reason")
+    return Tombstone(kid, why, until)
+
+
+def _deny(*, sub: str | None = None, iat_before: int | None = None, jti: str | None = None) -> Deny:
+    for value, kind in ((sub, str), (iat_before, int), (jti, str)):
+        if value is not None:
+            _check(value, kind)
+    return Deny(sub, iat_before, jti)
+
+
+def _refuses_something(deny: Deny) -> bool:
+    return bool(deny.jti) if deny.sub is None else bool(deny.sub) and not deny.jti and bool(deny.iat_before)
 
 
 def thumbprint(jwk: dict[str, Any]) -> str:

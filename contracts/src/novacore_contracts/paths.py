@@ -58,6 +58,11 @@ class Paths:
         return _below(self.root, "etc/novacore/private/service-jwt")
 
     @property
+    def service_jwt_legacy(self) -> Path:
+        """Secret `novacore-svcjwt-legacy`, optional: `legacy.jwk`, the `oct` key while a migration lasts."""
+        return _below(self.root, "etc/novacore/legacy")
+
+    @property
     def user_jwt_private(self) -> Path:
         """Secret `novacore-userjwt-private`: `userJwt-<n>.jwk`. auth-billing only."""
         return _below(self.root, "etc/novacore/private/user-jwt")

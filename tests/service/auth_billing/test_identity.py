@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from novacore.auth_billing import admin
 from novacore.common.callers import read_user
 from novacore_contracts.identity import PERMISSIONS
-from tests.kit.keys import put
+from tests.kit.keys import legacy_entry, legacy_jwk, put
 from tests.service.auth_billing.conftest import PASSWORD, claims_of
 
 
@@ -172,8 +173,66 @@ async def test_canaries_are_for_the_operator_alone(auth, keys):
 
     assert refused.status_code == 403
     assert given.status_code == 200
-    claims = auth.platform.keyrings.verify("serviceJwt", given.json()["token"])
+    claims = claims_of(given.json()["token"])
     assert (claims["sub"], claims["permissions"], claims["exp"] - claims["iat"]) == ("canary", [], 60)
+
+
+@pytest.mark.parametrize("ring", ["serviceJwt", "userJwt"])
+async def test_a_canary_passes_the_canary_route_of_its_ring_and_opens_nothing_else(auth, keys, ring):
+    kid = keys.standby[ring].kid
+    asked = {"ring": ring, "kid": kid}
+    canary = (await auth.internal.post("/internal/canary", json=asked, headers=auth.headers(service="operator"))).json()
+
+    proof = await auth.internal.post("/internal/keyset/canary", json={"ring": ring, "token": canary["token"]})
+
+    assert proof.json() == {"kid": kid, "generation": 1}
+    header = {
+        "serviceJwt": {"X-Service-Token": canary["token"]},
+        "userJwt": {"Authorization": f"Bearer {canary['token']}"},
+    }
+    for client, method, path in (
+        (auth.internal, "POST", "/internal/canary"),
+        (auth.internal, "POST", "/internal/quota/reserve"),
+        (auth.public, "GET", "/auth/me"),
+    ):
+        body = asked if method == "POST" else None
+        refused = await client.request(method, path, json=body, headers=auth.headers() | header[ring])
+        assert refused.status_code in (401, 403), path
+        if ring == "serviceJwt":
+            assert refused.json()["code"] == "token_invalid", path
+
+
+async def test_a_canary_lives_no_longer_than_its_ring_allows(auth, keys):
+    auth.platform.keyrings.push("serviceJwt", keys.sign(keys.document("serviceJwt", generation=2, ttl_max=10)))
+    body = {"ring": "serviceJwt", "kid": keys.standby["serviceJwt"].kid}
+
+    given = await auth.internal.post(
+        "/internal/canary", json=body, headers={"X-Service-Token": keys.service_token("operator", ttl=10)}
+    )
+
+    assert auth.platform.keyrings.verify_canary("serviceJwt", given.json()["token"]) == (body["kid"], 2)
+
+
+async def test_a_canary_of_a_revoked_key_is_refused_by_its_own_code(auth, keys):
+    """Whoever still has the key may sign with it; the document alone decides."""
+    old = keys.active["serviceJwt"].kid
+    auth.platform.keyrings.push("serviceJwt", keys.sign(keys.switched("serviceJwt", generation=2, revoke=True)))
+    operator = {"X-Service-Token": keys.service_token("operator", key=keys.standby["serviceJwt"])}
+    canary = await auth.internal.post("/internal/canary", json={"ring": "serviceJwt", "kid": old}, headers=operator)
+
+    proof = await auth.internal.post("/internal/keyset/canary", json={"token": canary.json()["token"]})
+
+    assert (proof.status_code, proof.json()["code"]) == (401, "kid_revoked")
+
+
+async def test_bodies_and_rates_of_the_token_route_are_capped(auth, ask, api_server):
+    large = await auth.internal.post("/internal/token", content=b"{" + b" " * 2000 + b"}")
+    statuses = [(await ask(None)).status_code for _ in range(150)]
+
+    assert (large.status_code, large.json()["code"]) == (413, "too_large")
+    assert set(statuses) == {401, 429}
+    assert statuses.index(429) >= 59
+    assert api_server.reviews == []
 
 
 async def test_a_canary_of_an_absent_key_is_404(auth):
@@ -208,6 +267,45 @@ async def test_the_signers_report_is_part_of_readyz(auth, keys):
 
     assert report["serviceJwt"]["kids"] == sorted([keys.active["serviceJwt"].kid, keys.standby["serviceJwt"].kid])
     assert report["serviceJwt"]["active_since"] > 0
+
+
+async def test_the_report_names_no_time_while_the_active_key_cannot_sign_here(auth, keys):
+    assert auth.platform.signer_report()["serviceJwt"]["active_since"] > 0
+    (auth.platform.paths.service_jwt_private / "serviceJwt-2.jwk").unlink()
+    async with asyncio.timeout(5):
+        while len(auth.platform.signer_report()["serviceJwt"]["kids"]) == 2:
+            await asyncio.sleep(0.05)
+
+    auth.platform.keyrings.push("serviceJwt", keys.sign(keys.switched("serviceJwt", generation=2)))
+
+    assert auth.platform.signer_report()["serviceJwt"]["active_since"] is None
+
+
+async def test_a_shared_secret_signs_while_the_document_says_so_and_not_a_moment_longer(auth, ask, api_server, keys):
+    secret = b"0123456789abcdef" * 2
+    _, standby = keys.document("serviceJwt").keys
+    legacy = legacy_entry("active", n=3)
+    before = keys.document("serviceJwt", generation=2, seq=3, active_kid="legacy", keys=(legacy, standby))
+    put(auth.platform.paths.service_jwt_legacy / "legacy.jwk", legacy_jwk(secret))
+    auth.platform.keyrings.poll()
+    auth.platform.keyrings.push("serviceJwt", keys.sign(before))
+
+    old = (await ask(api_server.projected_token("novacore-memory"), min_generation=2)).json()["token"]
+
+    assert json.loads(_b64(old.split(".")[0])) == {"alg": "HS256", "kid": "legacy", "typ": "JWT"}
+    assert auth.platform.keyrings.verify("serviceJwt", old)["sub"] == "memory"
+    report = auth.platform.signer_report()["serviceJwt"]
+    assert "legacy" in report["kids"]
+    assert report["active_since"] > 0
+    after = keys.document(
+        "serviceJwt", generation=3, seq=3, active_kid=standby.kid,
+        keys=(replace(standby, state="active"), replace(legacy, state="retiring")),
+    )  # fmt: skip
+    auth.platform.keyrings.push("serviceJwt", keys.sign(after))
+    new = (await ask(api_server.projected_token("novacore-memory"), min_generation=3)).json()["token"]
+    assert json.loads(_b64(new.split(".")[0]))["kid"] == standby.kid
+    for token in (old, new):
+        assert auth.platform.keyrings.verify("serviceJwt", token)["sub"] == "memory"
 
 
 async def test_no_token_or_private_key_is_logged(auth, ask, api_server, keys, capsys):

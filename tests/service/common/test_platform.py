@@ -16,6 +16,7 @@ from novacore.common.redis import Redis, RedisError
 from novacore_contracts.identity import SERVICE_TOKEN_HEADER
 from novacore_contracts.releases import CURRENT
 from tests.kit.keys import SigningKey, put
+from tests.kit.peers import token_issuer
 from tests.service.common.definitions import PROBE
 
 
@@ -310,11 +311,48 @@ async def test_a_pushed_keyset_is_used_at_once_and_acknowledged(service, keys):
 
     assert answer.json()["rings"]["serviceJwt"]["generation"] == 2
     assert answer.json()["rings"]["serviceJwt"]["via"] == "push"
-    canary = await service.internal.post("/internal/keyset/canary", json={"token": keys.service_token("gateway")})
+    canary = await service.internal.post("/internal/keyset/canary", json={"token": keys.canary("serviceJwt")})
     assert (canary.status_code, canary.json()["code"]) == (401, "kid_revoked")
-    fresh = keys.service_token("gateway", key=keys.standby["serviceJwt"])
+    fresh = keys.canary("serviceJwt", key=keys.standby["serviceJwt"])
     accepted = await service.internal.post("/internal/keyset/canary", json={"token": fresh})
     assert accepted.json() == {"kid": keys.standby["serviceJwt"].kid, "generation": 2}
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "refusal"),
+    [
+        ("/internal/keyset", {"content": b"garbage"}, 422),
+        ("/internal/keyset/canary", {"json": {"token": "garbage"}}, 401),
+    ],
+)
+async def test_a_stranger_at_the_internal_port_is_capped(service, keys, path, sent, refusal):
+    statuses = [(await service.internal.post(path, **sent)).status_code for _ in range(400)]
+
+    assert set(statuses) == {refusal, 429}
+    assert 100 <= statuses.index(429) < 400
+    assert (await service.internal.get("/readyz")).status_code == 200
+
+
+async def test_a_push_of_an_older_document_is_answered_with_the_newer_one(service, keys):
+    await service.internal.post("/internal/keyset", content=keys.sign(keys.document("serviceJwt", generation=5)))
+
+    answer = await service.internal.post(
+        "/internal/keyset", content=keys.sign(keys.document("serviceJwt", generation=4))
+    )
+
+    assert (answer.status_code, answer.json()["rings"]["serviceJwt"]["generation"]) == (200, 5)
+
+
+async def test_a_push_names_its_ring(service, keys):
+    compact = keys.sign(keys.document("userJwt", generation=3))
+
+    wrong = await service.internal.post("/internal/keyset", content=compact)
+    right = await service.internal.post("/internal/keyset?ring=userJwt", content=compact)
+
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "keyset_refused")
+    assert right.json()["rings"]["userJwt"]["generation"] == 3
+    unknown = await service.internal.post("/internal/keyset?ring=postgres", content=compact)
+    assert unknown.status_code == 422
 
 
 async def test_a_forged_keyset_push_is_refused(service, keys):
@@ -335,6 +373,8 @@ async def test_a_refused_service_token_is_renewed_and_the_call_sent_again_once(s
         return 200, {"ok": True}
 
     stub.on("POST", "/thing", answer)
+    await service.platform.tokens.get()
+    token_issuer(keys, "memory", stub, key=keys.standby["serviceJwt"])  # the revoked key signs no more
 
     assert await service.platform.peers.call("auth-billing", "POST", "/thing", json={"a": 1}) == {"ok": True}
     first, second = stub.requests("/thing")

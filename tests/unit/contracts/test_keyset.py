@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novacore_contracts.keyset import RingDocument, RingDocumentError, RingKey, thumbprint
+from novacore_contracts.keyset import Deny, RingDocument, RingDocumentError, RingKey, Tombstone, thumbprint
 
 
 def key(n, state, kid=None):
@@ -87,3 +87,63 @@ def test_thumbprint_is_rfc_7638():
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 
     assert thumbprint(jwk) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+
+
+@pytest.mark.invariant("KEYSET-5")
+@pytest.mark.parametrize("member", ["d", "k", "p", "q", "dp", "dq", "qi", "oth"])
+@pytest.mark.parametrize("ring", ["serviceJwt", "userJwt"])
+def test_a_public_document_holds_no_secret_key_bytes(ring, member):
+    leaking = RingKey("svc-1", 1, "active", 0, {"kty": "EC", member: "c2VjcmV0"})
+
+    with pytest.raises(RingDocumentError, match="secret key bytes") as caught:
+        document(leaking, ring=ring)
+    assert "c2VjcmV0" not in str(caught.value)
+
+
+@pytest.mark.invariant("KEYSET-6")
+@pytest.mark.parametrize(
+    "deny",
+    [Deny(), Deny(sub="memory"), Deny(sub="memory", iat_before=0), Deny(jti=""), Deny(sub="a", iat_before=5, jti="b")],
+)
+def test_a_denial_that_is_none_or_two_is_refused(deny):
+    with pytest.raises(RingDocumentError, match="denial"):
+        replace(GOOD, deny=(deny,))
+
+
+def test_denials_and_tombstones_survive_the_wire():
+    whole = replace(
+        GOOD,
+        deny=(Deny(sub="memory", iat_before=7), Deny(jti="x"), Deny(jti="y", iat_before=7)),
+        tombstones=(Tombstone("svc-0", "revoked", 9), Tombstone("legacy", "retired", 9)),
+    )
+
+    assert RingDocument.from_bytes(whole.to_bytes()) == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"deny": [{"sub": "memory", "iat_before": "7"}]},
+        {"deny": [{"sub": 5, "iat_before": 7}]},
+        {"deny": [{"jti": ["x"]}]},
+        {"deny": [{"jti": "x", "more": 1}]},
+        {"deny": {"jti": "x"}},
+        {"tombstones": [{"kid": "a", "why": "lost", "until": 1}]},
+        {"tombstones": [{"kid": "a", "why": ["revoked"], "until": 1}]},
+        {"tombstones": [{"kid": 5, "why": "revoked", "until": 1}]},
+        {"tombstones": [{"kid": "a", "why": "revoked", "until": 1.5}]},
+        {"generation": "2"},
+        {"generation": True},
+        {"generation": 1.5},
+        {"ttl_max": 86400.0},
+        {"leeway": "30"},
+        {"renew_now": "yes"},
+        {"ring": 5},
+        {"active_kid": None},
+    ],
+)
+def test_values_of_another_type_are_refused_when_read_and_not_when_used(change):
+    data = json.loads(GOOD.to_bytes()) | change
+
+    with pytest.raises(RingDocumentError):
+        RingDocument.from_bytes(json.dumps(data).encode())

@@ -67,7 +67,7 @@ def build_deployment(nova: Nova, service: Service) -> Manifest:
 def _template(nova: Nova, service: Service) -> dict[str, Any]:
     spec = nova.spec.of(service.name)
     image = image_for(nova.spec, service.name)
-    volumes, mounts = _files(service)
+    volumes, mounts = _files(nova, service)
     pod: dict[str, Any] = {
         "serviceAccountName": service.full_name,
         "automountServiceAccountToken": False,
@@ -131,7 +131,7 @@ def _probe(path: str, *, period_s: int, failures: int) -> dict[str, Any]:
     }
 
 
-def _files(service: Service) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _files(nova: Nova, service: Service) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return volumes and mounts. Directories, never subPath: a subPath is not updated when its source changes."""
     entries: list[tuple[dict[str, Any], str]] = [
         (config_volume("settings", names.settings(service.name)), str(PATHS.settings)),
@@ -143,6 +143,10 @@ def _files(service: Service) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         (empty_dir("state", memory=True, size="4Mi"), str(PATHS.state)),
         (empty_dir("tmp", size="128Mi"), "/tmp"),  # noqa: S108 - a mount of its own, not a shared directory
     ]
+    if since(nova.spec, "0.2.0"):
+        # Mounted before there is one: a migration from a shared secret, and its end, restart no pod.
+        legacy = secret_volume("legacy", names.SERVICE_JWT_LEGACY, optional=True)
+        entries.append((legacy, str(PATHS.service_jwt_legacy)))
     if service.name == "auth-billing":
         entries += [
             (secret_volume("service-jwt", names.SERVICE_JWT_PRIVATE), str(PATHS.service_jwt_private)),

@@ -51,9 +51,12 @@ def stamped(spec: Spec, template: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return {**template, "metadata": {**metadata, "annotations": annotations}}, mark
 
 
-def secret_volume(name: str, secret: str, *, mode: int = SECRET_MODE) -> dict[str, Any]:
-    """Return a volume of a whole Secret."""
-    return {"name": name, "secret": {"secretName": secret, "defaultMode": mode}}
+def secret_volume(name: str, secret: str, *, mode: int = SECRET_MODE, optional: bool = False) -> dict[str, Any]:
+    """Return a volume of a whole Secret; of an optional one, empty until there is such a Secret."""
+    source: dict[str, Any] = {"secretName": secret, "defaultMode": mode}
+    if optional:
+        source["optional"] = True
+    return {"name": name, "secret": source}
 
 
 def config_volume(name: str, config_map: str, *, mode: int = CONFIG_MODE) -> dict[str, Any]:

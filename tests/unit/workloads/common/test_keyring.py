@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novacore.common.keyring import CACHE_ENTRIES_MAX, DocumentError, KeyRings, TokenError
+from novacore.common.keyring import DocumentError, KeyRings, TokenError
 from novacore.common.metrics import Metrics
+from novacore.common.ring import CACHE_ENTRIES_MAX, Verified, build_ring, verify
 from novacore_contracts.identity import ISSUER, SERVICE_AUDIENCE
 from novacore_contracts.keyset import Deny
 from novacore_contracts.paths import Paths
@@ -205,12 +206,12 @@ def test_refuses_any_other_text(text):
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_no_header_or_payload_breaks_the_parser(header, payload):
-    from novacore.common.keyring import build_ring, verify
-
     document = KEYS.document("serviceJwt")
     ring = build_ring(document, b"", via="mount", loaded_at=0)
     with pytest.raises(TokenError):
-        verify(ring, f"{segment(header)}.{segment(payload)}.AAAA", audience=SERVICE_AUDIENCE, now=time.time())
+        verify(
+            ring, f"{segment(header)}.{segment(payload)}.AAAA", audience=SERVICE_AUDIENCE, now=time.time(), monotonic=0
+        )
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def test_a_new_ring_forgets_what_the_old_one_verified(rings):
 def test_the_cache_is_bounded(rings):
     ring = rings.ring("serviceJwt")
     for number in range(CACHE_ENTRIES_MAX):
-        ring.cache[f"t{number}"] = ({}, "k", 0.0)
+        ring.cache[f"t{number}"] = Verified({}, "k", until=0.0, ends=0.0)
     rings.verify("serviceJwt", KEYS.service_token("gateway"))
 
     assert len(ring.cache) <= CACHE_ENTRIES_MAX

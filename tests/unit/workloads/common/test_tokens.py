@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -20,14 +19,16 @@ KEYS = Keys()
 
 
 class Clock:
+    """Stands still unless the test moves it; both clocks move together."""
+
     def __init__(self):
-        self.at = datetime.now(UTC)
+        self.start = self.at = datetime.now(UTC)
 
     def now(self):
         return self.at
 
     def monotonic(self):
-        return time.monotonic()
+        return 1000 + (self.at - self.start).total_seconds()
 
 
 class Answer:
@@ -53,8 +54,10 @@ class Session:
         self.down = False
         self.refusal = None  # an Answer given instead of a token
         self.key = KEYS.active["serviceJwt"]
+        self.before = lambda: None  # called before each answer
 
     def post(self, url, **request):
+        self.before()
         self.asked.append((url, request["json"], request["headers"]))
         if self.down:
             raise aiohttp.ClientConnectionError("refused")
@@ -178,7 +181,106 @@ async def test_after_a_plain_switch_it_renews_within_ten_minutes_not_at_once(tmp
 async def test_a_refused_token_is_replaced_once_for_all_who_held_it(tokens, session):
     refused = await tokens.get()
 
-    first, second = await tokens.renew(refused), await tokens.renew(refused)
+    first, second = await tokens.renew(refused, "denied"), await tokens.renew(refused, "denied")
 
     assert first == second != refused
     assert len(session.asked) == 2
+
+
+@pytest.fixture
+def shared():
+    """Pauses between attempts move both clocks instead of waiting."""
+
+    def of(clock):
+        async def pause(seconds):
+            clock.at += timedelta(seconds=seconds)
+            await asyncio.sleep(0)
+
+        return pause
+
+    return of
+
+
+def source(tmp_path, rings, clock, session, pause):
+    return ServiceTokens(
+        url="http://auth:9090", paths=Paths(tmp_path), keyrings=rings, clock=clock, session=lambda: session,
+        uniform=lambda _low, high: high, pause=pause,
+    )  # fmt: skip
+
+
+@pytest.mark.invariant("TOKEN-4")
+async def test_a_signer_that_has_not_heard_of_the_revocation_is_asked_again(tmp_path, rings, clock, session, shared):
+    tokens = source(tmp_path, rings, clock, session, shared(clock))
+    refused = await tokens.get()
+
+    def heard_at_the_third():
+        if len(session.asked) == 3:
+            session.key = KEYS.standby["serviceJwt"]
+
+    session.before = heard_at_the_third
+    fresh = await tokens.renew(refused, "kid_revoked")
+
+    assert len(session.asked) == 4
+    assert tokens.kid == KEYS.standby["serviceJwt"].kid
+    assert await tokens.get() == fresh
+
+
+@pytest.mark.invariant("TOKEN-4")
+async def test_a_signer_that_never_hears_of_it_is_asked_for_three_seconds_by_one(
+    tmp_path, rings, clock, session, shared
+):
+    tokens = source(tmp_path, rings, clock, session, shared(clock))
+    refused = await tokens.get()
+    began = clock.monotonic()
+
+    outcomes = await asyncio.gather(
+        *(tokens.renew(refused, "kid_revoked") for _ in range(20)), return_exceptions=True
+    )  # fmt: skip
+
+    assert all(isinstance(outcome, NoTokenError) for outcome in outcomes)
+    assert 3 <= clock.monotonic() - began <= 3.5, "each of the twenty waited for himself"
+    assert 10 <= len(session.asked) <= 20
+
+
+async def test_a_denied_token_may_be_followed_by_one_of_the_same_key(tokens, session):
+    refused = await tokens.get()
+
+    fresh = await tokens.renew(refused, "denied")
+
+    assert fresh != refused
+    assert len(session.asked) == 2
+
+
+@pytest.mark.invariant("TOKEN-2")
+async def test_a_wall_clock_that_jumps_moves_no_renewal(tmp_path, session, rings):
+    class Jumping(Clock):
+        jump = timedelta()
+
+        def now(self):
+            return self.at + self.jump
+
+    clock = Jumping()
+    tokens = ServiceTokens(
+        url="http://auth:9090", paths=Paths(tmp_path), keyrings=rings, clock=clock, session=lambda: session,
+        uniform=lambda low, _high: low,
+    )  # fmt: skip
+    first = await tokens.get()
+    for hours in (-5, 5):
+        clock.jump = timedelta(hours=hours)
+        assert await tokens.get() == first
+    clock.jump = timedelta(hours=-5)
+    clock.at += timedelta(seconds=801)
+
+    assert await tokens.get() != first
+    assert len(session.asked) == 2
+
+
+@pytest.mark.invariant("TOKEN-2")
+async def test_renew_now_with_a_signer_away_keeps_what_is_still_trusted(tokens, session, rings):
+    """A drain fails nobody: the old key is trusted until it is revoked."""
+    first = await tokens.get()
+    session.down = True
+    rings.push("serviceJwt", KEYS.sign(KEYS.switched("serviceJwt", generation=2, renew_now=True)))
+
+    assert await tokens.get() == first
+    assert session.asked[-1][1] == {"min_generation": 2}

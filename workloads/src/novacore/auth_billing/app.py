@@ -95,5 +95,6 @@ DEFINITION = ServiceDefinition(
     start=start,
     routers=endpoints.ROUTERS,
     internal_routers=endpoints_internal.ROUTERS,
+    internal_caps=endpoints_internal.CAPS,
     body_bytes_max=64 * 1024,
 )

@@ -25,12 +25,19 @@ from novacore.auth_billing.schemas import (
 from novacore.auth_billing.service import AuthBilling
 from novacore.common.app import service_of
 from novacore.common.callers import bearer, public, service_route
+from novacore.common.caps import Cap
 from novacore.common.errors import conflict, unauthorized
 
 Service = Annotated[AuthBilling, Depends(service_of(AuthBilling))]
 
 internal = APIRouter(prefix="/internal", tags=["internal"])
 
+CAPS = {
+    # A pod asks once in hours, and a few times in an emergency.
+    "/internal/token": Cap(per_second=20, burst=60, body_bytes_max=1024),
+    # The operator asks each signer for each ring's pending key, and once for the old one.
+    "/internal/canary": Cap(per_second=50, burst=100, body_bytes_max=1024),
+}
 _WRITES_QUOTA = service_route("quota:write")
 
 

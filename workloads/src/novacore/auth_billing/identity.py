@@ -19,13 +19,12 @@ from novacore.common.ids import uuid7
 from novacore.common.keyring import AUDIENCES, KeyRings
 from novacore.common.log import get_logger
 from novacore.common.metrics import Metrics
-from novacore_contracts.identity import ISSUER, PERMISSIONS, SERVICE_AUDIENCE, USER_AUDIENCE
+from novacore_contracts.identity import CANARY_SUBJECT, ISSUER, PERMISSIONS, SERVICE_AUDIENCE, USER_AUDIENCE
 
 log = get_logger()
 
 NOT_BEFORE_SECONDS = 10
 CANARY_SECONDS = 60
-CANARY_SUBJECT = "canary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +106,17 @@ class Issuer:
 
     def canary(self, ring: str, kid: str) -> str:
         """Return a token that proves the private half of `kid` is here and means nothing else. 404 when it is not."""
+        signer = self._signers[ring]
         claims: dict[str, Any] = {
             "iss": ISSUER,
             "aud": AUDIENCES[ring],
             "sub": CANARY_SUBJECT,
             "permissions": [],
             "jti": str(uuid7()),
-            **self._times(CANARY_SECONDS),
+            **self._times(min(CANARY_SECONDS, signer.ttl_max or CANARY_SECONDS)),
         }
         try:
-            return self._signers[ring].sign_with(kid, claims)
+            return signer.sign_with(kid, claims)
         except NoKeyError:
             raise not_found("The private half of that key is not here.") from None
 

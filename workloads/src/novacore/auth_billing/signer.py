@@ -1,7 +1,8 @@
 """The signing halves of a JWT ring. A signer obeys `active_kid` of the ring document; it never picks a key by itself.
 
 Private keys are read from the mount each second, so a new one is there before the document names it. A key whose public
-half differs from the document's is not used: its tokens would be refused everywhere.
+half differs from the document's is not used: its tokens would be refused everywhere. The shared secret of a migration
+signs too while the document says so: the ring has it, and nobody else's copy is asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from novacore.common.clock import Clock
 from novacore.common.errors import unavailable
 from novacore.common.keyring import KeyRings
 from novacore.common.log import get_logger
-from novacore_contracts.identity import KID_PREFIX, SIGNING_ALGORITHM
+from novacore_contracts.identity import KID_PREFIX, LEGACY_ALGORITHM, LEGACY_KID, SIGNING_ALGORITHM
 from novacore_contracts.keyset import thumbprint
 
 log = get_logger()
@@ -37,6 +38,7 @@ class PrivateKey:
     kid: str
     public: tuple[str, str]  # x, y
     key: Any = field(repr=False)
+    algorithm: str = SIGNING_ALGORITHM
 
 
 class Signer:
@@ -88,7 +90,7 @@ class Signer:
             key = self._usable(kid)
         if key is None:
             raise NoKeyError(kid)
-        return jwt.encode(claims, key.key, algorithm=SIGNING_ALGORITHM, headers={"kid": kid})
+        return jwt.encode(claims, key.key, algorithm=key.algorithm, headers={"kid": kid})
 
     def load(self) -> None:
         """Read the mounted keys. An unreadable file is logged and its key is as good as absent."""
@@ -110,12 +112,22 @@ class Signer:
             self.load()
 
     def report(self) -> dict[str, Any]:
-        """Return this ring's part of the `signer` object."""
+        """Return this ring's part of the `signer` object. `active_since` None: the active key cannot sign here.
+
+        Not 0: a reader that waits from then on must not find that it has waited for decades. A process that restarts
+        counts anew, so that whoever waits from then on waits longer, never shorter.
+        """
         self._note_active()
-        return {"kids": sorted(self._keys), "active_since": self._active[1] if self._active else 0}
+        ring = self._keyrings.ring(self.ring)
+        kids = sorted(self._keys)
+        if ring is not None and LEGACY_KID in ring.keys:
+            kids.append(LEGACY_KID)
+        return {"kids": kids, "active_since": self._active[1] if self.ready and self._active else None}
 
     def _usable(self, kid: str) -> PrivateKey | None:
         ring = self._keyrings.ring(self.ring)
+        if ring is not None and kid == LEGACY_KID and kid in ring.keys:
+            return PrivateKey(kid, ("", ""), ring.keys[kid].key, LEGACY_ALGORITHM)
         key = self._keys.get(kid)
         if ring is None or key is None:
             return None

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -21,9 +21,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from novacore.common import errors
 from novacore.common import log as log_
 from novacore.common.callers import undeclared_routes
+from novacore.common.caps import Cap, CapMiddleware
 from novacore.common.clock import Clock, SystemClock
 from novacore.common.database import Database
-from novacore.common.health import Readiness, install_health, internal_routes
+from novacore.common.health import CAPS, Readiness, install_health, internal_routes
 from novacore.common.http import build_session
 from novacore.common.keyring import KeyRings
 from novacore.common.metrics import Metrics
@@ -178,6 +179,8 @@ class Platform(Generic[S]):
 
     def _add_checks(self) -> None:
         self.readiness.add_startup("keyset", lambda: self.keyrings.ready)
+        # `/readyz` asks for more than `/startupz`: a restart would not bring a newer document.
+        self.readiness.add_at_first("keyset", lambda: self.keyrings.caught_up)
         if self.tokens is not None:  # ready without one, the first requests would fail
             tokens = self.tokens
             self.readiness.add_at_first("service_token", lambda: tokens.kid is not None)
@@ -221,6 +224,8 @@ class ServiceDefinition(Generic[S]):
     """Wraps the public app: the gateway's hot path, MCP's mount."""
     health_fields: Callable[[Platform[S]], Awaitable[dict[str, Any]]] | None = None
     body_bytes_max: int = BODY_BYTES_MAX
+    internal_caps: Mapping[str, Cap] = field(default_factory=dict)
+    """Caps on its own POST routes of the internal listener, by path."""
 
 
 class _ServiceApp(FastAPI):
@@ -285,7 +290,8 @@ def make_apps(
             raise RuntimeError(f"{spec.name}: routes without a declared caller: {', '.join(missing)}")
     inner: ASGIApp = definition.asgi(public, platform) if definition.asgi else public
     public.outer = RequestMiddleware(inner, metrics=platform.metrics, body_bytes_max=definition.body_bytes_max)
-    internal.outer = RequestMiddleware(internal, metrics=platform.metrics)
+    capped = CapMiddleware(internal, {**CAPS, **definition.internal_caps}, monotonic=platform.clock.monotonic)
+    internal.outer = RequestMiddleware(capped, metrics=platform.metrics)
     return Apps(definition=definition, public=public, internal=internal, platform=platform)
 
 

@@ -231,9 +231,15 @@ def undeclared_routes(app: FastAPI) -> list[str]:
     missing = []
     for route in iter_route_contexts(app.routes):
         dependant = getattr(route, "dependant", None)
-        if dependant is not None and not any(isinstance(call, Rule) for call in _calls(dependant)):
+        if dependant is not None and rule_of(dependant) is None:
             missing.append(f"{'|'.join(sorted(route.methods or ()))} {route.path}")
     return missing
+
+
+def rule_of(dependant: Dependant | None) -> Rule | None:
+    """Return the declaration among a route's dependencies, or None without one."""
+    calls = _calls(dependant) if dependant is not None else iter(())
+    return next((call for call in calls if isinstance(call, Rule)), None)
 
 
 def _calls(dependant: Dependant) -> Iterator[Any]:

@@ -3,6 +3,9 @@
 Live is not ready: `/livez` touches nothing but the event loop, so a slow database never restarts a pod. Checks are
 measured again each time they are asked for (at most once a second), so a dependency that comes back is used without a
 restart.
+
+What the keyset routes say is the claim of the pod, since a pod runs one process: which generation it holds, which keys
+it can verify with, which it last accepted a token of, its clock, and where it signs, with which keys.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from novacore.common.callers import public
+from novacore.common.caps import Cap
 from novacore.common.errors import ServiceError, unauthorized
 from novacore.common.keyring import AUDIENCES, DocumentError, TokenError
 from novacore.common.log import get_logger
 from novacore.common.metrics import Metrics
-from novacore.common.tokens import kid_of
-from novacore_contracts.keyset import DOCUMENT_BYTES_MAX
+from novacore.common.ring import COMPACT_BYTES_MAX
+from novacore_contracts.identity import TOKEN_BYTES_MAX
 from novacore_contracts.metrics import READY_CHECKS
 
 if TYPE_CHECKING:
@@ -36,6 +40,12 @@ REFRESH_SECONDS = 2.0
 KEPT_SECONDS = 10.0
 FRESH_SECONDS = 1.0
 LIVE_SECONDS = 60.0
+
+CAPS = {
+    # A push has its own cap on the body, so that a refusal is counted as one of the ring.
+    "/internal/keyset": Cap(per_second=50, burst=100, body_bytes_max=0),
+    "/internal/keyset/canary": Cap(per_second=100, burst=200, body_bytes_max=2 * TOKEN_BYTES_MAX),
+}
 
 Check = Callable[[], Awaitable[bool]] | Callable[[], bool]
 
@@ -151,7 +161,7 @@ class _Canary(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ring: str = "serviceJwt"
-    token: str = Field(min_length=1, max_length=8192)
+    token: str = Field(min_length=1, max_length=TOKEN_BYTES_MAX)
 
 
 def internal_routes(platform: Platform[Any]) -> APIRouter:  # noqa: C901 - eight routes, one closure
@@ -200,15 +210,12 @@ def internal_routes(platform: Platform[Any]) -> APIRouter:  # noqa: C901 - eight
 
     @router.post("/internal/keyset")
     async def push_keyset(request: Request, ring: str = "serviceJwt") -> Response:
-        body = await request.body()
-        if len(body) > DOCUMENT_BYTES_MAX * 2:
-            raise ServiceError(413, "too_large", "A ring document is at most 64 KiB.")
+        body = await _read(request, COMPACT_BYTES_MAX + 1)
         try:
             keyrings.push(ring, body)
         except DocumentError as error:
-            platform.metrics.counter("novacore_keyset_load_errors_total").labels(
-                ring if ring in AUDIENCES else "serviceJwt"
-            ).inc()
+            if len(body) > COMPACT_BYTES_MAX:
+                raise ServiceError(413, "too_large", "A ring document is at most 64 KiB.") from None
             raise ServiceError(422, "keyset_refused", f"The ring document was refused: {error}.") from None
         return JSONResponse(keyset())
 
@@ -217,13 +224,22 @@ def internal_routes(platform: Platform[Any]) -> APIRouter:  # noqa: C901 - eight
         if body.ring not in AUDIENCES:
             raise ServiceError(400, "validation_error", "There is no such ring to verify with.")
         try:
-            keyrings.verify(body.ring, body.token, cache_seconds=0)
+            kid, generation = keyrings.verify_canary(body.ring, body.token)
         except TokenError as error:
             raise unauthorized(error.code, "The canary token was refused.") from None
-        ring = keyrings.ring(body.ring)
-        return JSONResponse({"kid": kid_of(body.token), "generation": ring.document.generation if ring else 0})
+        return JSONResponse({"kid": kid, "generation": generation})
 
     return router
+
+
+async def _read(request: Request, bytes_max: int) -> bytes:
+    """Return a request's body, of a larger one no more than `bytes_max`."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) >= bytes_max:
+            break
+    return body[:bytes_max]
 
 
 def install_health(app: FastAPI, platform: Platform[Any], fields: Callable[[], Awaitable[dict[str, Any]]]) -> None:

@@ -1,50 +1,52 @@
-"""Verifying tokens against root-signed ring documents.
+"""The ring documents of a process: from mount, push or disk; only the signature counts.
 
-A ring document comes by mount, push or disk; only its signature counts. `KeyRings` polls the mounted directories each
-second (the kubelet swaps the link `..data`; inotify on a Secret's file fires once and dies) and swaps one immutable
-`Ring`.
+`KeyRings` polls the mounted directories each second (the kubelet swaps the link `..data`; inotify on a Secret's file
+fires once and dies) and swaps one immutable `Ring`. There is one process in a pod, so what this one reports holds for
+the pod.
 
-Invariants: RING-1 the generation in use never falls, whatever is mounted; RING-2 nothing clears a ring: a bad document
-is counted and the last good one stays; RING-3 the algorithm comes from the key, never from the token; RING-4 an
-unknown kid is 401, never a fetch. Not here: who may do what (`callers`), getting our own token (`tokens`).
+Invariants: RING-1 the generation in use never falls, whatever is mounted, pushed or on disk; RING-2 nothing clears a
+ring: a bad document is counted once and the last good one stays; RING-4 an unknown kid is 401, never a fetch.
+Not here: what makes a token valid (`ring`), who may do what (`callers`), getting our own token (`tokens`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 import jwt
-from jwt.api_jws import PyJWS
 
-from novacore.common.clock import Clock
+from novacore.common.clock import Clock, unix
 from novacore.common.log import get_logger
 from novacore.common.metrics import Metrics
-from novacore_contracts.identity import (
-    ISSUER,
-    RINGS,
-    SERVICE_AUDIENCE,
-    SIGNING_ALGORITHM,
-    TOKEN_BYTES_MAX,
-    USER_AUDIENCE,
+from novacore.common.ring import (
+    CACHE_SECONDS,
+    COMPACT_BYTES_MAX,
+    LEGACY_RING,
+    DocumentError,
+    Ring,
+    TokenError,
+    build_ring,
+    claimed_generation,
+    open_document,
+    read_legacy,
+    read_roots,
+    verify,
+    verify_canary,
 )
-from novacore_contracts.keyset import DOCUMENT_BYTES_MAX, JWS_TYPE, RingDocument, RingDocumentError, RingKey
+from novacore_contracts.identity import JWT_RINGS, RINGS, SERVICE_AUDIENCE, USER_AUDIENCE
+from novacore_contracts.keyset import RingDocument, RingKey
 from novacore_contracts.paths import Paths
+
+__all__ = ["AUDIENCES", "DocumentError", "KeyRings", "Ring", "TokenError"]
 
 log = get_logger()
 
 AUDIENCES: Final[Mapping[str, str]] = MappingProxyType({"serviceJwt": SERVICE_AUDIENCE, "userJwt": USER_AUDIENCE})
-CACHE_ENTRIES_MAX: Final = 4096
-CACHE_SECONDS: Final = 300
 POLL_SECONDS: Final = 1.0
 
 _CODE_RESULT: Final = {
@@ -52,196 +54,28 @@ _CODE_RESULT: Final = {
     "kid_unknown": "unknown_kid",
     "kid_retired": "retired",
     "kid_revoked": "retired",
+    "denied": "retired",
 }
-
-
-class TokenError(Exception):
-    """A token is refused. `code` is the machine code of the 401 body; nothing else may be said to the client."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class DocumentError(Exception):
-    """A ring document is refused. The message names the reason, never the content."""
-
-
-@dataclass(slots=True)
-class Ring:
-    """One accepted document, ready to verify with. Replaced as a whole; its cache dies with it."""
-
-    document: RingDocument
-    compact: bytes = field(repr=False)
-    loaded_at: int
-    via: str
-    keys: Mapping[str, jwt.PyJWK] = field(repr=False)
-    gone: Mapping[str, str]  # kid -> "retired" | "revoked"
-    denied_jti: frozenset[str]
-    denied_sub: Mapping[str, int]  # sub -> tokens issued before this are refused
-    cache: dict[str, tuple[Mapping[str, Any], str, float]] = field(default_factory=dict, repr=False)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the signed bytes: two pods with the same hash hold the same document."""
-        return hashlib.sha256(self.compact).hexdigest()
-
-
-def read_roots(jwks: bytes) -> dict[str, jwt.PyJWK]:
-    """Return the root keys of a `root.jwks` by kid. DocumentError when it is not one."""
-    try:
-        keys = json.loads(jwks)["keys"]
-        return {str(key["kid"]): jwt.PyJWK(key, algorithm=SIGNING_ALGORITHM) for key in keys}
-    except (ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
-        raise DocumentError(f"root.jwks: {type(error).__name__}") from None
-
-
-def open_document(compact: bytes, *, ring: str, roots: Mapping[str, jwt.PyJWK]) -> RingDocument:
-    """Return the document inside a compact JWS. DocumentError unless a root signed exactly this ring's document."""
-    compact = compact.strip()
-    if len(compact) > DOCUMENT_BYTES_MAX * 4 // 3 + 1024:
-        raise DocumentError(f"{ring}: {len(compact)} bytes are too many")
-    header = _header(compact.decode("ascii", "replace"))
-    if header is None or header.get("typ") != JWS_TYPE or "crit" in header:
-        raise DocumentError(f"{ring}: not a ring document")
-    root = roots.get(str(header.get("kid")))
-    if root is None:
-        raise DocumentError(f"{ring}: signed by no root key we know")
-    try:
-        payload = PyJWS().decode(compact, root, algorithms=[SIGNING_ALGORITHM])
-        document = RingDocument.from_bytes(payload)
-    except jwt.PyJWTError:
-        raise DocumentError(f"{ring}: the signature does not hold") from None
-    except RingDocumentError as error:
-        raise DocumentError(str(error)) from None
-    if document.ring != ring:
-        raise DocumentError(f"{ring}: the document is of ring {document.ring[:20]!r}")
-    return document
-
-
-def build_ring(document: RingDocument, compact: bytes, *, via: str, loaded_at: int) -> Ring:
-    """Return a ring from a checked document. DocumentError when a key's material is unusable."""
-    keys: dict[str, jwt.PyJWK] = {}
-    for key in document.keys:
-        if not {"kty", "crv", "x", "y"} <= key.material.keys() or key.material.get("alg") != SIGNING_ALGORITHM:
-            raise DocumentError(f"{document.ring}: key {key.n} is no {SIGNING_ALGORITHM} key")
-        try:
-            keys[key.kid] = jwt.PyJWK({**key.material, "kid": key.kid}, algorithm=SIGNING_ALGORITHM)
-        except jwt.PyJWTError:
-            raise DocumentError(f"{document.ring}: key {key.n} cannot be read") from None
-    gone = {tombstone.kid: tombstone.why for tombstone in document.tombstones}
-    return Ring(
-        document=document,
-        compact=compact.strip(),
-        loaded_at=loaded_at,
-        via=via,
-        keys={kid: key for kid, key in keys.items() if kid not in gone},
-        gone=gone,
-        denied_jti=frozenset(deny.jti for deny in document.deny if deny.jti),
-        denied_sub={deny.sub: deny.iat_before or 0 for deny in document.deny if deny.sub},
-    )
-
-
-def verify(
-    ring: Ring, token: str, *, audience: str, now: float, cache_seconds: float = CACHE_SECONDS
-) -> tuple[Mapping[str, Any], str]:
-    """Return claims and kid of a token that this ring vouches for at Unix time `now`. TokenError otherwise."""
-    hit = ring.cache.get(token)
-    if hit is not None:
-        claims, kid, until = hit
-        if now < until:
-            _check_times(claims, ring, now)
-            _check_deny(claims, ring)
-            return claims, kid
-        del ring.cache[token]
-    if len(token) > TOKEN_BYTES_MAX:
-        raise TokenError("token_invalid")
-    header = _header(token)
-    if header is None or "crit" in header:
-        raise TokenError("token_invalid")
-    named = header.get("kid")
-    if not isinstance(named, str):
-        raise TokenError("token_invalid")
-    kid, key = named, ring.keys.get(named)
-    if key is None:
-        why = ring.gone.get(kid)
-        raise TokenError(f"kid_{why}" if why else "kid_unknown")
-    try:
-        claims = jwt.decode(
-            token,
-            key,
-            algorithms=[SIGNING_ALGORITHM],
-            issuer=ISSUER,
-            audience=audience,
-            # Times are checked below, by our clock: PyJWT reads its own and accepts a token without `exp`.
-            options={
-                "require": ["exp", "iat", "sub", "iss", "aud"],
-                "verify_exp": False,
-                "verify_iat": False,
-                "verify_nbf": False,
-                "strict_aud": True,
-            },
-        )
-    except jwt.PyJWTError:
-        raise TokenError("token_invalid") from None
-    claims = MappingProxyType(claims)
-    _check_times(claims, ring, now)
-    _check_deny(claims, ring)
-    if len(ring.cache) >= CACHE_ENTRIES_MAX:
-        for oldest in list(ring.cache)[: CACHE_ENTRIES_MAX // 8]:
-            ring.cache.pop(oldest, None)
-    ring.cache[token] = (claims, kid, min(now + cache_seconds, float(claims["exp"]) + ring.document.leeway))
-    return claims, kid
-
-
-def _check_times(claims: Mapping[str, Any], ring: Ring, now: float) -> None:
-    leeway = ring.document.leeway
-    expires, issued = claims["exp"], claims["iat"]
-    if not _is_time(expires) or not _is_time(issued) or not isinstance(claims["sub"], str):
-        raise TokenError("token_invalid")
-    if expires - issued > ring.document.ttl_max or issued > now + leeway:
-        raise TokenError("token_invalid")  # a leaked key must not mint a year, nor tokens for later
-    not_before = claims.get("nbf")
-    if not_before is not None and (not _is_time(not_before) or not_before > now + leeway):
-        raise TokenError("token_invalid")
-    if expires <= now - leeway:
-        raise TokenError("token_expired")
-
-
-def _check_deny(claims: Mapping[str, Any], ring: Ring) -> None:
-    if claims.get("jti") in ring.denied_jti or claims["iat"] < ring.denied_sub.get(claims["sub"], 0):
-        raise TokenError("denied")
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40
-
-
-def _header(token: str) -> dict[str, Any] | None:
-    segment, dot, rest = token.partition(".")
-    if not dot or rest.count(".") != 1:
-        return None
-    try:
-        header = json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
-    except (ValueError, binascii.Error, RecursionError):
-        return None
-    return header if isinstance(header, dict) else None
 
 
 class KeyRings:
     """The public rings this process verifies with, and the confidential documents of its own credentials directory."""
 
-    def __init__(
-        self, paths: Paths, clock: Clock, metrics: Metrics, *, rings: Iterable[str] = ("serviceJwt", "userJwt")
-    ) -> None:
+    def __init__(self, paths: Paths, clock: Clock, metrics: Metrics, *, rings: Iterable[str] = JWT_RINGS) -> None:
         self._paths = paths
-        self._clock = clock
+        self._unix = unix(clock)
+        self._monotonic = clock.monotonic
         self._metrics = metrics
         self._names = tuple(rings)
         self._rings: dict[str, Ring] = {}
         self._credentials: dict[str, RingDocument] = {}
         self._roots: dict[str, jwt.PyJWK] = {}
+        self._legacy: jwt.PyJWK | None = None
         self._seen: dict[str, object] = {}
+        self._judged: dict[Path, tuple[bytes, bytes]] = {}  # file -> content and roots: judged, and counted, once
+        self._raw: dict[Path, bytes] = {}  # root and legacy keys as last read
+        self._mounted: dict[str, int] = {}  # ring -> the generation that the mounted document claims
+        self._caught_up = False
         self._listeners: list[Callable[[str], None]] = []
         self.last_ok: dict[str, dict[str, int]] = {name: {} for name in self._names}
         self._verifications = {
@@ -249,6 +83,10 @@ class KeyRings:
             for ring in AUDIENCES
             for result in ("ok", "expired", "unknown_kid", "retired", "bad")
         }
+        self._accepted = dict.fromkeys(
+            AUDIENCES, 0
+        )  # since the counter was read: counting there costs what a hit costs
+        metrics.before_reading(self._count_accepted)
 
     def ring(self, name: str) -> Ring | None:
         """Return the ring in use, or None before the first valid document."""
@@ -274,6 +112,18 @@ class KeyRings:
         """Whether every public ring has been seen once."""
         return all(name in self._rings for name in self._names)
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether every ring was once at least as new as its mount: needed at a process's start, never taken back.
+
+        A pod that starts with an older ring (disk, an unknown root key) would refuse what all others accept.
+        """
+        if not self._caught_up and self.ready:
+            self._caught_up = all(
+                self._rings[name].document.generation >= self._mounted.get(name, 0) for name in self._names
+            )
+        return self._caught_up
+
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Call `listener(ring)` after a ring or credential document was replaced."""
         self._listeners.append(listener)
@@ -284,25 +134,40 @@ class KeyRings:
         try:
             if held is None:
                 raise TokenError("kid_unknown")
-            now = self._clock.now().timestamp()
-            claims, kid = verify(held, token, audience=AUDIENCES[ring], now=now, cache_seconds=cache_seconds)
+            now = self._unix()
+            verified = verify(
+                held, token,
+                audience=AUDIENCES[ring], now=now, monotonic=self._monotonic(), cache_seconds=cache_seconds,
+            )  # fmt: skip
         except TokenError as error:
-            self._verifications[ring, _CODE_RESULT.get(error.code, "bad")].inc()
+            child = self._verifications[ring, _CODE_RESULT.get(error.code, "bad")]
+            child.inc(exemplar={"kid": error.kid} if error.kid else None)
             raise
-        self._verifications[ring, "ok"].inc()
-        self.last_ok[ring][kid] = int(now)
-        return claims
+        self._accepted[ring] += 1
+        self.last_ok[ring][verified.kid] = int(now)
+        return verified.claims
+
+    def verify_canary(self, ring: str, token: str) -> tuple[str, int]:
+        """Return kid and generation for a valid canary. TokenError with the code for the 401 body.
+
+        Neither counted nor entered in `last_ok`: those say what callers use, and an alert and a retirement rest on it.
+        """
+        held = self._rings.get(ring)
+        if held is None:
+            raise TokenError("kid_unknown")
+        kid = verify_canary(held, token, audience=AUDIENCES[ring], now=self._unix())
+        return kid, held.document.generation
 
     def load(self) -> None:
         """Read what is on disk and mounted. Bad documents are counted and ignored."""
         self._load_roots()
+        self._load_legacy()
         for name in self._names:
-            for file, via in (
-                (self._paths.state / f"{name}.jws", "disk"),
-                (self._paths.keyset / f"{name}.jws", "mount"),
-            ):
-                if (compact := _read(file)) is not None:
-                    self._try_accept(name, compact, via=via)
+            mounted = self._paths.keyset / f"{name}.jws"
+            self._try_accept(name, self._paths.state / f"{name}.jws", via="disk")
+            self._try_accept(name, mounted, via="mount")
+            if (compact := _read(mounted)) is not None:
+                self._mounted[name] = claimed_generation(compact)
         for file in sorted(self._paths.creds.glob("*.jws")) if self._paths.creds.is_dir() else ():
             self._load_credential(file)
 
@@ -314,7 +179,12 @@ class KeyRings:
         if name not in self._names:
             raise DocumentError("unknown ring")
         self._load_roots()
-        self._accept(name, compact, via="push")
+        self._load_legacy()
+        try:
+            self._accept(name, compact, via="push")
+        except DocumentError:
+            self._count_refusal(name)
+            raise
         return self._rings[name]
 
     async def watch(self) -> None:
@@ -325,7 +195,9 @@ class KeyRings:
 
     def poll(self) -> bool:
         """Load when a mounted directory changed since the last look; return whether it did."""
-        marks = {str(path): _mark(path) for path in (self._paths.keyset, self._paths.keyset_root, self._paths.creds)}
+        paths = self._paths
+        watched = (paths.keyset, paths.keyset_root, paths.service_jwt_legacy, paths.creds)
+        marks = {str(path): _mark(path) for path in watched}
         if marks == self._seen:
             return False
         self._seen = dict(marks)
@@ -333,13 +205,13 @@ class KeyRings:
         return True
 
     def report(self) -> dict[str, Any]:
-        """Return the `rings` object of `/readyz` and `/internal/keyset`."""
+        """Return the `rings` object of `/readyz` and `/internal/keyset`. `kids`: those it can verify with."""
         return {
             name: {
                 "generation": ring.document.generation,
                 "sha256": ring.sha256,
                 "active_kid": ring.document.active_kid,
-                "kids": [key.kid for key in ring.document.keys],
+                "kids": [key.kid for key in ring.document.keys if key.kid in ring.keys],
                 "loaded_at": ring.loaded_at,
                 "via": ring.via,
                 "last_ok": dict(self.last_ok[name]),
@@ -348,20 +220,53 @@ class KeyRings:
         }
 
     def _load_roots(self) -> None:
-        jwks = _read(self._paths.keyset_root / "root.jwks")
-        if jwks is None:
+        file = self._paths.keyset_root / "root.jwks"
+        jwks = _read(file)
+        if jwks is None or jwks == self._raw.get(file):
             return
+        self._raw[file] = jwks
         try:
             self._roots = read_roots(jwks)
         except DocumentError as error:
             log.error("keyset_refused", reason=str(error))
 
-    def _try_accept(self, name: str, compact: bytes, *, via: str) -> None:
+    def _load_legacy(self) -> None:
+        """Take a shared secret that is mounted. One that vanishes stays: its end is the document's to say."""
+        file = self._paths.service_jwt_legacy / "legacy.jwk"
+        jwk = _read(file)
+        if jwk is None or jwk == self._raw.get(file):
+            return
+        self._raw[file] = jwk
+        try:
+            self._legacy = read_legacy(jwk)
+        except DocumentError as error:
+            log.error("keyset_refused", reason=str(error))
+            return
+        if (held := self._rings.get(LEGACY_RING)) is not None:
+            self._rings[LEGACY_RING] = self._build(held.document, held.compact, via=held.via, loaded_at=held.loaded_at)
+
+    def _build(self, document: RingDocument, compact: bytes, *, via: str, loaded_at: int) -> Ring:
+        return build_ring(document, compact, via=via, loaded_at=loaded_at, legacy=self._legacy)
+
+    def _try_accept(self, name: str, file: Path, *, via: str) -> None:
+        compact = _read(file)
+        roots = self._raw.get(self._paths.keyset_root / "root.jwks", b"")
+        if compact is None or self._judged.get(file) == (compact, roots):
+            return
+        self._judged[file] = (compact, roots)
         try:
             self._accept(name, compact, via=via)
         except DocumentError as error:
-            self._metrics.counter("novacore_keyset_load_errors_total").labels(name).inc()
+            self._count_refusal(name)
             log.error("keyset_refused", ring=name, via=via, reason=str(error))
+
+    def _count_accepted(self) -> None:
+        for ring, count in self._accepted.items():
+            self._accepted[ring] = 0
+            self._verifications[ring, "ok"].inc(count)
+
+    def _count_refusal(self, name: str) -> None:
+        self._metrics.counter("novacore_keyset_load_errors_total").labels(name).inc()
 
     def _accept(self, name: str, compact: bytes, *, via: str) -> None:
         held = self._rings.get(name)
@@ -370,11 +275,9 @@ class KeyRings:
         document = open_document(compact, ring=name, roots=self._roots)
         if held is not None and document.generation <= held.document.generation:
             return
-        now = int(self._clock.now().timestamp())
-        ring = build_ring(document, compact, via=via, loaded_at=now)
+        ring = self._build(document, compact, via=via, loaded_at=int(self._unix()))
         self._rings[name] = ring
-        kids = ring.keys.keys()
-        self.last_ok[name] = {kid: at for kid, at in self.last_ok[name].items() if kid in kids}
+        self.last_ok[name] = {kid: at for kid, at in self.last_ok[name].items() if kid in ring.keys}
         self._metrics.gauge("novacore_keyring_version").labels(name).set(document.generation)
         log.info("keyset_loaded", ring=name, generation=document.generation, via=via)
         if via != "disk":
@@ -400,7 +303,7 @@ class KeyRings:
             document = open_document(compact, ring=name, roots=self._roots)
         except DocumentError as error:
             if name in RINGS:
-                self._metrics.counter("novacore_keyset_load_errors_total").labels(name).inc()
+                self._count_refusal(name)
             log.error("credential_refused", ring=name, reason=str(error))
             return
         if document.generation > self.credential_generation(name):
@@ -416,8 +319,10 @@ class KeyRings:
 
 
 def _read(file: Path) -> bytes | None:
+    """Return a file's bytes, of a huge one no more than it takes to refuse it; None without one."""
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(COMPACT_BYTES_MAX + 1024)
     except OSError:
         return None
 

@@ -43,6 +43,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._made = {metric.name: self._make(metric) for metric in metrics_of(owner)}
         self._seen: dict[tuple[str, str], set[str]] = {}
+        self._flushes: list[Callable[[], None]] = []
 
     def counter(self, name: str) -> Counter:
         """Return a counter; `name` with its `_total`. UnknownMetricError when the registry has no such one for us."""
@@ -67,8 +68,13 @@ class Metrics:
         seen.add(value)
         return value
 
+    def before_reading(self, flush: Callable[[], None]) -> None:
+        """Call `flush` before anything is read: for what is counted so often that a plain number must do meanwhile."""
+        self._flushes.append(flush)
+
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Return body and content type for `/metrics`: OpenMetrics when asked for, for it alone carries exemplars."""
+        self._flush()
         if "application/openmetrics-text" in accept:
             body: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]  # as above
             return body, openmetrics.CONTENT_TYPE_LATEST
@@ -76,7 +82,12 @@ class Metrics:
 
     def value(self, name: str, **labels: str) -> float:
         """Return a sample's value, 0.0 when there is none. For tests and for health answers."""
+        self._flush()
         return self.registry.get_sample_value(name, labels) or 0.0
+
+    def _flush(self) -> None:
+        for flush in self._flushes:
+            flush()
 
     def _get(self, name: str, kind: str) -> Counter | Gauge | Histogram:
         metric = BY_NAME.get(name)

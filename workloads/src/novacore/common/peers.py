@@ -151,7 +151,8 @@ class Peers:
                 body = _parse(peer, response.status, await response.content.read(65_536))
                 if isinstance(body, dict) and body.get("code") in RENEW_CODES:
                     response.release()
-                    return await self._once(method, url, headers, await self._tokens.renew(token), options)
+                    fresh = await self._tokens.renew(token, str(body["code"]))
+                    return await self._once(method, url, headers, fresh, options)
                 response.release()
                 self._count(peer, "error")
                 raise PeerError(

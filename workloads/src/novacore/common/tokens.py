@@ -1,9 +1,9 @@
-"""Our own service token: asked from auth-billing with the pod's projected token, renewed before it
-ends.
+"""Our own service token: asked from auth-billing with the pod's projected token, renewed before it ends.
 
 Invariants: TOKEN-1 one renewal at a time, however many calls wait; TOKEN-2 a failed renewal keeps the current token
 until its `exp`; TOKEN-3 when the ring says `renew_now` and our kid is not the active one, nothing is sent before a
-renewal.
+renewal; TOKEN-4 a token refused for its revoked key is not replaced by another of that key: a signer that has not heard
+of the revocation yet is asked again. Durations are measured by the monotonic clock: a wall clock may jump.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import base64
 import binascii
 import contextlib
 import json
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,9 @@ AFTER_SWITCH_SECONDS = 600
 """After a switch of the signing key, renew somewhere in the next ten minutes: not all services at once."""
 REQUEST_TIMEOUT_S = 5.0
 RETRY_SECONDS = (0.5, 2.0)
+RENEW_WITHIN_S = 3.0
+"""How long one call waits for a token that is not refused again: signers learn of a revocation before all others."""
+ASK_AGAIN_SECONDS = (0.05, 0.2)
 
 
 class NoTokenError(Exception):
@@ -41,7 +45,7 @@ class NoTokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServiceToken:
-    """A token, its key id, and when to renew and drop it (Unix seconds)."""
+    """A token, its key id, and when to renew and drop it (monotonic seconds)."""
 
     token: str = field(repr=False)
     kid: str
@@ -61,6 +65,7 @@ class ServiceTokens:
         clock: Clock,
         session: Callable[[], aiohttp.ClientSession],
         uniform: Callable[[float, float], float] = random.uniform,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._url = url
         self._paths = paths
@@ -68,9 +73,11 @@ class ServiceTokens:
         self._clock = clock
         self._session = session
         self._uniform = uniform
+        self._pause = pause
         self._held: ServiceToken | None = None
         self._lock = asyncio.Lock()
         self._retry_at = 0.0
+        self._failed_at = -math.inf
         self._switch: tuple[str, float] | None = None  # the active kid we follow, and when we follow it
 
     @property
@@ -85,13 +92,13 @@ class ServiceTokens:
             return held.token
         return (await self._renew(replacing=held)).token
 
-    async def renew(self, refused: str) -> str:
-        """Return a token other than the one just refused (`kid_revoked`, `denied`, `token_expired`)."""
+    async def renew(self, refused: str, code: str) -> str:
+        """Return a token other than the one just refused with `kid_revoked`, `denied` or `token_expired`."""
         held = self._held
         if held is not None and held.token != refused:
             return held.token  # somebody else renewed meanwhile
-        self._retry_at = 0.0
-        return (await self._renew(replacing=held, fall_back=False)).token
+        revoked = held.kid if held is not None and code == "kid_revoked" else None
+        return (await self._renew(replacing=held, refused=True, revoked=revoked)).token
 
     async def keep_fresh(self) -> None:
         """Renew ahead of time for ever, so that no request waits for it."""
@@ -100,11 +107,8 @@ class ServiceTokens:
                 await self.get()
             await asyncio.sleep(self._uniform(1.0, 3.0) if self._held else 0.5)
 
-    def _now(self) -> float:
-        return self._clock.now().timestamp()
-
     def _due(self, held: ServiceToken) -> bool:
-        now = self._now()
+        now = self._clock.monotonic()
         ring = self._keyrings.ring("serviceJwt")
         if ring is not None and held.kid != ring.document.active_kid:
             if ring.document.renew_now or held.kid not in ring.keys:
@@ -115,24 +119,38 @@ class ServiceTokens:
                 return True
         return now >= held.renew_at
 
-    async def _renew(self, *, replacing: ServiceToken | None, fall_back: bool = True) -> ServiceToken:
+    async def _renew(
+        self, *, replacing: ServiceToken | None, refused: bool = False, revoked: str | None = None
+    ) -> ServiceToken:
+        began = self._clock.monotonic()
         async with self._lock:
             held = self._held
             if held is not None and held is not replacing:
                 return held
-            now = self._now()
-            if now < self._retry_at:
-                return self._fall_back(held if fall_back else None, "the last attempt failed a moment ago")
-            try:
-                self._held = await self._ask()
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
-                self._retry_at = now + self._uniform(*RETRY_SECONDS)
-                log.warning("service_token_renewal_failed", reason=f"{type(error).__name__}: {error}"[:200])
-                return self._fall_back(held if fall_back else None, f"auth-billing gave none ({type(error).__name__})")
-            return self._held
+            now = self._clock.monotonic()
+            if began < self._failed_at or (now < self._retry_at and not refused):
+                return self._fall_back(None if refused else held, "the last attempt failed a moment ago")
+            until = now + (RENEW_WITHIN_S if refused else 0.0)
+            while True:
+                try:
+                    fresh = await self._ask()
+                    if fresh.kid == revoked:
+                        raise ValueError("the signer has not heard of the revocation yet")
+                except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+                    now = self._clock.monotonic()
+                    self._retry_at = now + self._uniform(*RETRY_SECONDS)
+                    log.warning("service_token_renewal_failed", reason=f"{type(error).__name__}: {error}"[:200])
+                    if now >= until:
+                        self._failed_at = now
+                        why = f"auth-billing gave none ({type(error).__name__})"
+                        return self._fall_back(None if refused else held, why)
+                    await self._pause(self._uniform(*ASK_AGAIN_SECONDS))
+                else:
+                    self._held = fresh
+                    return fresh
 
     def _fall_back(self, held: ServiceToken | None, why: str) -> ServiceToken:
-        if held is not None and self._now() < held.expires_at:
+        if held is not None and self._clock.monotonic() < held.expires_at:
             return held
         raise NoTokenError(f"no service token: {why}")
 
@@ -150,7 +168,7 @@ class ServiceTokens:
             if response.status != 200:
                 raise ValueError(f"status {response.status} {_code_of(raw)}")
             answer: dict[str, Any] = json.loads(raw)
-        now = self._now()
+        now = self._clock.monotonic()
         lifetime = float(answer["expires_in"])
         renew_in = lifetime * RENEW_AT * (1 - self._uniform(0, JITTER))
         token = str(answer["token"])

@@ -358,7 +358,7 @@ class Proxy:
             code = _code_of(await response.content.read(BUFFERED_BYTES_MAX))
             response.release()
             if code in RENEW_CODES and request.body is not None:
-                response = await self._call(request, upstream, await tokens.renew(token))
+                response = await self._call(request, upstream, await tokens.renew(token, code))
                 if response.status != 401:
                     return response
                 response.release()
