@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -221,6 +221,8 @@ class ServiceDefinition(Generic[S]):
     """Wraps the public app: the gateway's hot path, MCP's mount."""
     health_fields: Callable[[Platform[S]], Awaitable[dict[str, Any]]] | None = None
     body_bytes_max: int = BODY_BYTES_MAX
+    larger_bodies: Mapping[str, int] = field(default_factory=dict)
+    """Paths with a bound of their own."""
 
 
 class _ServiceApp(FastAPI):
@@ -284,7 +286,12 @@ def make_apps(
         if missing := undeclared_routes(app):
             raise RuntimeError(f"{spec.name}: routes without a declared caller: {', '.join(missing)}")
     inner: ASGIApp = definition.asgi(public, platform) if definition.asgi else public
-    public.outer = RequestMiddleware(inner, metrics=platform.metrics, body_bytes_max=definition.body_bytes_max)
+    public.outer = RequestMiddleware(
+        inner,
+        metrics=platform.metrics,
+        body_bytes_max=definition.body_bytes_max,
+        larger_bodies=definition.larger_bodies,
+    )
     internal.outer = RequestMiddleware(internal, metrics=platform.metrics)
     return Apps(definition=definition, public=public, internal=internal, platform=platform)
 
