@@ -63,6 +63,7 @@ class Hooks:
         self.deliveries: list[Delivery] = []
         self._of: dict[str, list[Delivery]] = {}
         self.calls = 0
+        self._made = 0
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Hooks:
@@ -75,7 +76,8 @@ class Hooks:
 
     def add(self, url: str, *, secret: str | None = None) -> Endpoint:
         """A new endpoint; the same URL twice is allowed."""
-        number = len(self.endpoints) + 1
+        self._made += 1
+        number = self._made
         made = Endpoint(f"we_{self._chaos.seed}x{number}", url, {secret or f"whsec_{self._chaos.seed}_{number}": None})
         self.endpoints[made.id] = made
         return made

@@ -18,6 +18,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -290,8 +291,8 @@ class Chaos:
         return 200, page(rows, params)
 
     def _events(self, rest: list[str], params: Json) -> tuple[int, Json]:
-        oldest = self.now() - LISTED_S
-        listed = [event for event in reversed(self.events) if event["created"] >= oldest]
+        oldest = max(self.now() - LISTED_S, int(params.get("created", {}).get("gte", 0)))
+        listed = list(takewhile(lambda event: event["created"] >= oldest, reversed(self.events)))
         if rest:
             found = next((event for event in listed if event["id"] == rest[0]), None)
             return (200, self._whole(found)) if found else (404, _body("invalid_request_error"))

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from novacore.auth_billing.payments.gate import StripeAwayError
 from novacore.auth_billing.payments.signature import sign
+from novacore_contracts.keyset import KeyState
 from tests.kit.billing import Billing
 from tests.kit.stripecalls import Mishaps
 
@@ -58,6 +59,64 @@ async def planned_rotation(
     billing.mount("stripeWebhook", {"stripeWebhook-2": ("active", "whsec_second")})
     await phase("the second alone", events - 3 * quarter)
     await billing.settled()
+    return run
+
+
+async def through_every_change(billing: Billing, *, users: list[UUID], events: int, batch: int = 250) -> Rotation:
+    """Two rotations of the webhook secret and one of the API key, while a third of all calls is lost and another doubled.
+
+    Each batch spans ten minutes and ends with a reconciliation.
+    """
+    chaos, hooks, run = billing.chaos, billing.chaos.hooks, Rotation()
+    mishaps = Mishaps(dropped=0.3, duplicated=0.3, shuffled=True)
+    secrets = {1: "whsec_first", 2: "whsec_second", 3: "whsec_third"}
+    endpoints = {1: hooks.add(billing.url, secret=secrets[1])}
+
+    def mount(active: int, other: int | None = None, state: KeyState = "pending") -> None:
+        entries: dict[str, tuple[KeyState, str]] = {f"stripeWebhook-{active}": ("active", secrets[active])}
+        if other is not None:
+            entries[f"stripeWebhook-{other}"] = (state, secrets[other])
+        billing.mount("stripeWebhook", entries)
+
+    def second(old: int, new: int) -> None:
+        endpoints[new] = hooks.add(billing.url, secret=secrets[new])
+        mount(old, new)
+
+    def drop(old: int, new: int) -> None:
+        hooks.delete(endpoints[old])
+        mount(new)
+
+    def switch_key() -> None:
+        billing.mount("stripeKey", {"stripeKey-2": ("active", "rk_test_second")})
+
+    def stage_key() -> None:
+        chaos.keys["rk_test_second"] = None
+        billing.mount(
+            "stripeKey", {"stripeKey-1": ("active", "rk_test_first"), "stripeKey-2": ("pending", "rk_test_second")}
+        )
+
+    phases: list[tuple[str, Callable[[], None]]] = [
+        ("one endpoint", lambda: None),
+        ("a second endpoint", lambda: second(1, 2)),
+        ("the second is active", lambda: mount(2, 1, "retiring")),
+        ("the first is gone", lambda: drop(1, 2)),
+        ("a second API key", stage_key),
+        ("the first API key dies", lambda: chaos.expire("rk_test_first", after_s=9)),  # and is the active one still
+        ("the second API key is active", switch_key),
+        ("a third endpoint", lambda: second(2, 3)),
+        ("the third is active", lambda: mount(3, 2, "retiring")),
+        ("the second is gone", lambda: drop(2, 3)),
+    ]
+    for number, (name, change) in enumerate(phases, 1):
+        change()
+        end = events * number // len(phases)
+        while len(chaos.events) < end:
+            size = min(batch, end - len(chaos.events))
+            chaos.live(users, events=size, step=lambda: chaos.clock.advance(seconds=600 / batch))  # type: ignore[attr-defined]
+            run.calls_by_phase[name] = run.calls_by_phase.get(name, 0) + await hooks.pump(mishaps)
+            await billing.settled(within_s=300)
+            await billing.payments.reconciler.turn(at_once=True)
+    await billing.settled(within_s=300)
     return run
 
 

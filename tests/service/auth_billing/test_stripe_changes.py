@@ -13,7 +13,7 @@ from tests.kit.stripecalls import Mishaps
 from tests.kit.stripechaos import Chaos
 from tests.service.auth_billing.stripe_runs import charge_all, planned_rotation
 
-EVENTS = 500  # 5,000 with `make soak-stripe EVENTS=5000`: on two cores they take longer than CI may
+EVENTS = 500  # 5,000 and more with `make soak-stripe`: on two cores they take longer than CI may
 
 
 @pytest.mark.invariant("INBOX-2")
