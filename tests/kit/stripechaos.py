@@ -122,6 +122,14 @@ class Chaos:
             self.emit("invoice.payment_failed", invoice)
         return invoice
 
+    def pay_page(self, session: Json) -> None:
+        """What a person does on the page of a checkout."""
+        tier = session["metadata"]["tier"]
+        made = self.subscribe(session["customer"], tier=tier)
+        made["metadata"] = session["subscription_data"]["metadata"]
+        session |= {"subscription": made["id"], "status": "complete"}
+        self.emit("checkout.session.completed", session)
+
     def pay(self, invoice: Json) -> None:
         invoice["status"], invoice["amount_paid"] = "paid", invoice["amount_due"]
         self.emit("invoice.paid", invoice)

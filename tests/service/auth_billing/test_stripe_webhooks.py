@@ -262,3 +262,23 @@ async def test_order_does_not_matter(billing, chaos, people):
 
 async def _no_pause(_seconds: float) -> None:
     await asyncio.sleep(0)
+
+
+async def test_no_secret_is_shown_anywhere(billing, chaos, people, capsys):
+    """Not in a log line, a metric, `/readyz`, or what Stripe's callers are told; not even when everything fails."""
+    await _bought(billing, chaos, people)
+    body = event_body(chaos.events[-1])
+    for header in (sign(body, ["whsec_first"], now_s=chaos.now()), sign(body, ["whsec_other"], now_s=chaos.now())):
+        await _post(billing, body, header)
+    chaos.expire("rk_test_first")
+    with pytest.raises(Exception, match="key_refused"):
+        await billing.work()
+    internal = billing.replicas[0].internal
+    shown = [(await internal.get(path)).text for path in ("/metrics", "/readyz", "/internal/keyset")]
+    shown += [capsys.readouterr().out, repr(billing.payments.receiver.secrets()), repr(billing.payments.gate._clients)]
+
+    assert "stripe_key_refused" in shown[3]
+    assert all(len(text) > 40 for text in shown)
+    for text in shown:
+        assert "whsec_" not in text
+        assert "rk_test" not in text
