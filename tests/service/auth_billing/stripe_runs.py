@@ -139,6 +139,8 @@ async def charge_all(
         posts += method == "POST"
         if method == "POST" and posts == charges // 2:
             chaos.expire("rk_test_first", after_s=late_s)
+        if method == "POST" and posts == charges:  # the old key leaves the ring under calls that still use it
+            billing.mount("stripeKey", {"stripeKey-2": ("active", "rk_test_second")})
         # Every other answer is lost while the old key works; after the swap things are calm.
         chance = chaos.random.random()
         if method != "POST" or posts > 2 * charges:

@@ -82,6 +82,7 @@ class Platform(Generic[S]):
         self._token_session: aiohttp.ClientSession | None = None
         self._supervisor = Supervisor()
         self.app: FastAPI | None = None  # the public app; set by make_apps
+        self.proofs: dict[str, dict[str, bool]] = {}  # confidential ring -> entry -> whether it works in this pod
         self.signer_report: Callable[[], dict[str, Any] | None] = lambda: None  # auth-billing sets it
 
     @property

@@ -30,6 +30,8 @@ PAUSES_S: Final = (0.2, 1.0)
 """Before the second and the third attempt: the one loop of repetitions on this path."""
 LOOKUPS: Final = 5
 """How often an uncertain outcome is looked up, a time-out apart: the call may still be on its way."""
+RETIRED_S: Final = 60.0
+"""How long a client outlives its key: longer than all attempts of a call together."""
 PAGE: Final = 100
 
 Json = dict[str, Any]
@@ -72,6 +74,7 @@ class Gate:
         self._sleep = sleep
         self._timeout_s = timeout_s
         self._clients: dict[str, _Client] = {}
+        self._retired: list[tuple[float, stripe.AIOHTTPClient]] = []  # from when on nobody uses it, by the loop's time
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Json | None:
         """Return an object, or None when Stripe has none of that id. A read is harmless: any accepted key may do it."""
@@ -121,7 +124,8 @@ class Gate:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._forget(keep={})
+        self._retire(keep={})
+        await self._close_retired(at_once=True)
 
     async def _call(
         self, method: str, path: str, params: Mapping[str, Any], *, idempotency_key: str | None, find: Find | None
@@ -129,7 +133,8 @@ class Gate:
         keys = self._accepted()
         if not keys:
             raise StripeAwayError("no_key")
-        await self._forget(keep=dict(keys))
+        self._retire(keep=dict(keys))
+        await self._close_retired()
         options = dict(params) | ({"idempotency_key": idempotency_key} if idempotency_key else {})
         (key_id, client), others = keys[0], keys[1:2]
         executed = False  # as far as we can know
@@ -172,6 +177,7 @@ class Gate:
             value = str(key.material.get("api_key", ""))
             held = self._clients.get(key.kid)
             if held is None or held.material != value:
+                self._retire(keep={id_: None for id_ in self._clients if id_ != key.kid})
                 held = self._clients[key.kid] = self._build(value)
             found.append((key.kid, held.client))
         return found
@@ -183,9 +189,18 @@ class Gate:
         client = stripe.StripeClient(api_key, http_client=http, base_addresses=base, max_network_retries=0)
         return _Client(api_key, client, http)
 
-    async def _forget(self, *, keep: Mapping[str, object]) -> None:
+    def _retire(self, *, keep: Mapping[str, object]) -> None:
+        """Let go of clients whose key is accepted no more. Calls on their way still end on theirs."""
+        until = asyncio.get_running_loop().time() + RETIRED_S
         for id_ in [id_ for id_ in self._clients if id_ not in keep]:
-            await self._clients.pop(id_).http.close_async()  # type: ignore[no-untyped-call]  # untyped there
+            self._retired.append((until, self._clients.pop(id_).http))
+
+    async def _close_retired(self, *, at_once: bool = False) -> None:
+        now = asyncio.get_running_loop().time()
+        due = [http for until, http in self._retired if at_once or until <= now]
+        self._retired = [(until, http) for until, http in self._retired if http not in due]
+        for http in due:
+            await http.close_async()  # type: ignore[no-untyped-call]  # untyped there
 
 
 def _reason(error: stripe.StripeError) -> str:

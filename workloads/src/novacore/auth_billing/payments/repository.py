@@ -337,12 +337,6 @@ async def advance(conn: Connection, name: str, *, watermark: datetime | None, no
     )  # fmt: skip
 
 
-async def watermark(conn: Connection, name: str) -> datetime | None:
-    """Return how far the last whole listing came."""
-    found: datetime | None = await conn.fetchval("SELECT watermark FROM auth.stripe_cursors WHERE name = $1", name)
-    return found
-
-
 async def tidy(conn: Connection, now: datetime) -> int:
     """Delete worked events that Stripe itself has long forgotten (it lists 30 days)."""
     result = await conn.execute(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from novacore.auth_billing.payments.checkout import Shop
 from novacore.auth_billing.payments.effects import Effects, Tiers
 from novacore.auth_billing.payments.gate import Gate
+from novacore.auth_billing.payments.proofs import Proofs
 from novacore.auth_billing.payments.receiver import Receiver
 from novacore.auth_billing.payments.reconcile import Reconciler
 from novacore.auth_billing.payments.worker import Inbox
@@ -26,6 +27,7 @@ class Payments:
     inbox: Inbox
     reconciler: Reconciler
     shop: Shop
+    proofs: Proofs
 
 
 def build(platform: Platform[AuthBillingSettings], tiers: Tiers) -> Payments:
@@ -39,12 +41,14 @@ def build(platform: Platform[AuthBillingSettings], tiers: Tiers) -> Payments:
     reconciler = Reconciler(
         db=db, gate=gate, inbox=inbox, effects=effects, settings=settings, clock=clock, metrics=metrics
     )
+    receiver = Receiver(db=db, keyrings=keyrings, clock=clock, metrics=metrics, wake=inbox.wake)
     return Payments(
         gate=gate,
-        receiver=Receiver(db=db, keyrings=keyrings, clock=clock, metrics=metrics, wake=inbox.wake),
+        receiver=receiver,
         inbox=inbox,
         reconciler=reconciler,
         shop=Shop(db=db, gate=gate, settings=settings),
+        proofs=Proofs(keyrings=keyrings, gate=gate, receiver=receiver, clock=clock, report=platform.proofs),
     )
 
 
@@ -56,6 +60,7 @@ def start(platform: Platform[AuthBillingSettings], payments: Payments) -> None:
         if ring in ("stripeKey", "stripeWebhook"):
             payments.reconciler.request()
             payments.inbox.wake()
+            payments.proofs.wake()
 
     platform.keyrings.on_change(changed)
     for number in range(settings.workers):
@@ -63,5 +68,6 @@ def start(platform: Platform[AuthBillingSettings], payments: Payments) -> None:
             f"stripe_inbox_{number}",
             lambda: payments.inbox.run(platform.draining, poll_s=settings.poll_seconds),
         )
+    platform.spawn("stripe_proofs", lambda: payments.proofs.run(platform.draining))
     if settings.workers:
         platform.spawn("stripe_reconcile", lambda: payments.reconciler.run(platform.draining))
