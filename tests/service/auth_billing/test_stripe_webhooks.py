@@ -244,6 +244,31 @@ async def test_events_of_a_leaked_secret_are_asked_for_by_id_before_they_count(b
     assert (await _post(billing, body, sign(body, ["whsec_first"], now_s=chaos.now()))).status_code == 400
 
 
+async def test_after_a_leak_all_that_stripe_lists_is_looked_through(billing, chaos, people, clock):
+    """Who had the secret may have kept events away; the watermark of a quiet day is not believed."""
+    await _bought(billing, chaos, people)
+    chaos.hooks.add(billing.url, secret="whsec_first")
+    clock.advance(days=3)
+    chaos.bill(next(iter(chaos.objects["subscriptions"].values())))
+    await chaos.hooks.pump()
+    await billing.payments.reconciler.turn()  # the daily one
+    await billing.work()
+    lost = chaos.events[0]["id"]
+    await billing.conn.execute("DELETE FROM auth.stripe_events WHERE event_id = $1", lost)
+    clock.advance(minutes=6)
+    quiet = await billing.payments.reconciler.turn()
+    assert quiet is not None
+    assert quiet.stored == 0
+
+    billing.mount("stripeWebhook", {"stripeWebhook-2": ("active", NEW)}, revoked=["stripeWebhook-1"])
+    report = await billing.payments.reconciler.turn(at_once=True)
+
+    assert report is not None
+    assert (report.listed, report.stored) == (2, 1)
+    await billing.work()
+    assert await billing.conn.fetchval("SELECT status FROM auth.stripe_events WHERE event_id = $1", lost) == "done"
+
+
 @pytest.mark.invariant("BILL-1")
 async def test_order_does_not_matter(billing, chaos, people):
     """A life cycle in a shuffled order with duplicates, each event worked by itself, ends as it ended at Stripe."""

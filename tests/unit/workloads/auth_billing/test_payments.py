@@ -130,6 +130,16 @@ def test_each_type_names_what_must_be_fetched(type_):
     assert not read_hint(json.dumps(event | {"type": "charge.updated"}).encode()).counts
 
 
+@pytest.mark.parametrize(
+    "id_", ["sub_1/../../customers/cus_1", "sub_1?expand[]=customer", "sub_\u00e9", "", "s" * 256, 7, None]
+)
+def test_an_id_that_could_lead_a_path_astray_is_none(id_):
+    event = {"id": "evt_1", "type": "customer.subscription.updated", "created": NOW_S, "data": {"object": {"id": id_}}}
+    assert not read_hint(json.dumps(event).encode()).counts
+    with pytest.raises(NotAnEventError, match="id"):
+        read_hint(json.dumps(event | {"id": f"evt_/{id_}"}).encode())
+
+
 # Objects
 
 

@@ -63,10 +63,12 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._wanted = asyncio.Event()
+        self._whole = False
         self._missed = metrics.counter("novacore_stripe_events_missed_total")
 
-    def request(self) -> None:
-        """Ask for a turn soon: a key or a secret has changed."""
+    def request(self, *, whole: bool = False) -> None:
+        """Ask for a turn soon: a key or a secret has changed. `whole`: one leaked, the watermark is not believed."""
+        self._whole |= whole
         self._wanted.set()
 
     async def run(self, draining: asyncio.Event) -> None:
@@ -90,12 +92,14 @@ class Reconciler:
                 conn, "diff", now=now, pause=timedelta(seconds=self._settings.diff_seconds)
             )
         self._wanted.clear()
+        whole, self._whole = self._whole or daily, False
         try:
-            report = await self.reconcile(since=None if daily else watermark) if mine or daily else None
+            report = await self.reconcile(since=None if whole else watermark) if mine or daily else None
             await self._effects.end_grace()
             if daily:
                 await self._daily()
         except (StripeError, ServiceError):
+            self._whole |= whole
             async with self._db.connection() as conn:
                 await repository.release(conn, [*(["events"] if mine else []), *(["diff"] if daily else [])])
             raise

@@ -54,15 +54,15 @@ def build(platform: Platform[AuthBillingSettings], tiers: Tiers) -> Payments:
 
 def start(platform: Platform[AuthBillingSettings], payments: Payments) -> None:
     """Run the loops, and look again after each change of a key or a secret."""
-    settings = platform.settings.stripe
+    settings, keyrings = platform.settings.stripe, platform.keyrings
 
     def changed(ring: str) -> None:
         if ring in ("stripeKey", "stripeWebhook"):
-            payments.reconciler.request()
+            payments.reconciler.request(whole=bool(keyrings.revoked(ring)))
             payments.inbox.wake()
             payments.proofs.wake()
 
-    platform.keyrings.on_change(changed)
+    keyrings.on_change(changed)
     for number in range(settings.workers):
         platform.spawn(
             f"stripe_inbox_{number}",
