@@ -171,7 +171,7 @@ class Hooks:
             return 200, self._view(made) | {"secret": list(made.secrets)[-1]}
         if not rest:
             views = [self._view(one) for one in reversed(self.endpoints.values())]
-            return 200, {"object": "list", "data": views, "has_more": False}
+            return 200, {"object": "list", "url": "/v1/webhook_endpoints", "data": views, "has_more": False}
         found = self.endpoints.get(rest[0])
         if found is None:
             return 404, {"error": {"type": "invalid_request_error"}}

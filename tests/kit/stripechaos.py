@@ -14,8 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -26,12 +25,12 @@ from aiohttp import web
 
 from novacore.common.clock import Clock
 from tests.kit.stripecalls import Endpoint, Hooks
+from tests.kit.stripeforms import created_fits, nested, page
 
 Json = dict[str, Any]
 Fate = Literal["served", "cut_before", "cut_after", "status_503"]
 LISTED_S = 30 * 86_400
 PRICES = {"basic": "price_basic", "pro": "price_pro"}
-_NESTED = re.compile(r"\[([^\]]*)\]")
 
 
 class Decide(Protocol):
@@ -294,9 +293,9 @@ class Chaos:
             for one in reversed(held.values())
             if all(one.get(name) == value for name, value in wanted.items())
             and (status == "all" or (one["status"] == status if status else one["status"] != "canceled"))
-            and _created_fits(one, params)
+            and created_fits(one, params)
         ]
-        return 200, page(rows, params)
+        return 200, page(f"/v1/{kind.replace('.', '/')}", rows, params)
 
     def _events(self, rest: list[str], params: Json) -> tuple[int, Json]:
         oldest = max(self.now() - LISTED_S, int(params.get("created", {}).get("gte", 0)))
@@ -306,45 +305,15 @@ class Chaos:
             return (200, self._whole(found)) if found else (404, _body("invalid_request_error"))
         types = set(params.get("types", {}).values()) if isinstance(params.get("types"), dict) else set()
         types |= {params["type"]} if "type" in params else set()
-        rows = [event for event in listed if (not types or event["type"] in types) and _created_fits(event, params)]
+        rows = [event for event in listed if (not types or event["type"] in types) and created_fits(event, params)]
         if params.get("delivery_success") == "false":
             rows = [event for event in rows if self.hooks.undelivered(event["id"])]
-        answer = page(rows, params)
+        answer = page("/v1/events", rows, params)
         answer["data"] = [self._whole(event) for event in answer["data"]]
         return 200, answer
 
     def _whole(self, event: Json) -> Json:
         return {**event, "pending_webhooks": self.hooks.pending(event["id"])}
-
-
-def page(rows: list[Json], params: Json) -> Json:
-    """One page of a list, newest first; `ending_before` reads it backwards."""
-    limit = int(params.get("limit", 10))
-    ids = [row["id"] for row in rows]
-    if "ending_before" in params:
-        end = ids.index(params["ending_before"])
-        data, more = rows[max(0, end - limit) : end], end > limit
-    else:
-        start = ids.index(params["starting_after"]) + 1 if "starting_after" in params else 0
-        data, more = rows[start : start + limit], len(rows) > start + limit
-    return {"object": "list", "data": data, "has_more": more}
-
-
-def nested(pairs: Mapping[str, Any]) -> Json:
-    """Read `metadata[user_id]=…` and `types[0]=…` as nested objects."""
-    found: Json = {}
-    for name, value in pairs.items():
-        head, *path = [name.partition("[")[0], *_NESTED.findall(name)]
-        at = found
-        for step in (head, *path)[:-1]:
-            at = at.setdefault(step, {})
-        at[(head, *path)[-1]] = str(value)
-    return found
-
-
-def _created_fits(one: Json, params: Json) -> bool:
-    bounds = params.get("created", {})
-    return one["created"] >= int(bounds.get("gte", 0)) and one["created"] <= int(bounds.get("lte", 1 << 40))
 
 
 def _body(type_: str) -> Json:
