@@ -156,6 +156,27 @@ def test_stripe_is_told_to_auth_billing_alone_in_words_that_it_takes() -> None:
     assert "stripe" not in settings_of(off, "auth-billing")  # release 0.1.0 refuses keys it does not know
 
 
+def test_stripes_secrets_reach_auth_billing_alone_and_a_new_one_replaces_no_pod() -> None:
+    stripe = {
+        "enabled": True,
+        "apiKeySecretRef": {"name": "money", "key": "key"},
+        "webhook": {"secretRef": {"name": "hook"}},
+        "prices": {"pro": "price_1"},
+    }
+    first, second = World(), World()
+    for world, secret in ((first, b"whsec_one\n"), (second, b"whsec_two")):
+        world.grant("money", key=b"rk_canary")
+        world.grant("hook", webhookSecret=secret)
+    before, after = build(first, stripe=stripe, version="0.2.0"), build(second, stripe=stripe, version="0.2.0")
+    assert credential(before, "auth-billing", "stripeKey") == {"api_key": "rk_canary"}
+    assert credential(before, "auth-billing", "stripeWebhook") == {"secret": "whsec_one"}
+    assert credential(after, "auth-billing", "stripeWebhook") == {"secret": "whsec_two"}
+    assert templates(before) == templates(after)
+    holders = [key for key, manifest in before.items() if any("stripe" in name for name in manifest.get("data", {}))]
+    assert holders == [("Secret", names.creds("auth-billing"))]
+    assert "rk_canary" not in json.dumps([m for m in before.values() if m["kind"] != "Secret"])
+
+
 def test_retained_data_has_no_owner_and_the_rest_has() -> None:
     owned = {key: "ownerReferences" in manifest["metadata"] for key, manifest in build().items()}
     free = {name for (kind, name), yes in owned.items() if not yes and kind == "Secret"}
