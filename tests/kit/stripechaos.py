@@ -28,7 +28,7 @@ from tests.kit.stripecalls import Endpoint, Hooks
 from tests.kit.stripeforms import created_fits, nested, page
 
 Json = dict[str, Any]
-Fate = Literal["served", "cut_before", "cut_after", "status_503"]
+Fate = Literal["served", "cut_before", "cut_after", "cut_inside", "status_503"]
 LISTED_S = 30 * 86_400
 PRICES = {"basic": "price_basic", "pro": "price_pro"}
 
@@ -215,7 +215,7 @@ class Chaos:
         finally:
             await runner.cleanup()
 
-    async def _serve(self, request: web.Request) -> web.Response:
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         path, method = request.path, request.method
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
         fate = self.fate(method, path)
@@ -228,9 +228,11 @@ class Chaos:
             return _error(401, "invalid_request_error")
         params = nested((await request.post()) if method == "POST" else request.query)
         status, body = self._once(request, key, params) if method == "POST" else self._answer(method, path, params)
-        self._note(request, key, fate if fate == "cut_after" else f"status_{status}")
+        self._note(request, key, fate if fate in ("cut_after", "cut_inside") else f"status_{status}")
         if fate == "cut_after":
             return self._cut(request)
+        if fate == "cut_inside":
+            return await self._cut_inside(request, status, body)
         return web.json_response(body, status=status, dumps=lambda value: json.dumps(value, indent=2))
 
     def _note(self, request: web.Request, key: str, outcome: str) -> None:
@@ -249,6 +251,16 @@ class Chaos:
         if request.transport is not None:
             request.transport.abort()
         return web.Response()
+
+    async def _cut_inside(self, request: web.Request, status: int, body: Json) -> web.StreamResponse:
+        """Head and half of the body, and then nothing more."""
+        text = json.dumps(body, indent=2).encode()
+        answer = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+        answer.content_length = len(text)
+        await answer.prepare(request)
+        await answer.write(text[: len(text) // 2])
+        self._cut(request)
+        return answer
 
     def _once(self, request: web.Request, key: str, params: Json) -> tuple[int, Json]:
         """The Idempotency-Key cache: the same key, the same answer; with other parameters, a refusal."""

@@ -147,6 +147,8 @@ async def charge_all(
             return "served"
         return (
             "cut_after"
+            if chance < 0.3
+            else "cut_inside"
             if chance < 0.4
             else "cut_before"
             if chance < 0.5

@@ -103,6 +103,7 @@ async def test_r34_a_key_swap_with_fifty_charges_in_flight_doubles_and_loses_non
     seen = Counter((entry["key"], entry["outcome"]) for entry in chaos.journal if entry["method"] == "POST")
     assert seen["rk_test_first", "status_200"] > 0
     assert seen["rk_test_first", "cut_after"] > 0
+    assert seen["rk_test_first", "cut_inside"] > 0
     assert seen["rk_test_first", "status_401"] > 0
     assert seen["rk_test_second", "status_200"] > 0
     looked_up = [entry for entry in chaos.journal if (entry["method"], entry["path"]) == ("GET", "/v1/payment_intents")]

@@ -34,6 +34,15 @@ RETIRED_S: Final = 60.0
 """How long a client outlives its key: longer than all attempts of a call together."""
 PAGE: Final = 100
 
+_UNCERTAIN: Final = (
+    stripe.APIConnectionError,
+    stripe.APIError,
+    stripe.RateLimitError,
+    # The library reads the body outside of its own net: an answer that breaks off in its middle comes as what it is.
+    aiohttp.ClientError,
+    TimeoutError,
+)
+
 Json = dict[str, Any]
 Find = Callable[[], Awaitable[Json | None]]
 
@@ -118,7 +127,7 @@ class Gate:
             return False
         try:
             await client.raw_request_async("get", "/v1/events", limit=1)
-        except stripe.StripeError:
+        except (stripe.StripeError, *_UNCERTAIN):
             return False
         return True
 
@@ -151,7 +160,7 @@ class Gate:
                     return done
                 ((key_id, client), others, executed) = (others[0], [], False)
                 continue
-            except (stripe.APIConnectionError, stripe.APIError, stripe.RateLimitError) as error:
+            except _UNCERTAIN as error:
                 executed |= method == "post" and not isinstance(error, stripe.RateLimitError)
                 if attempt == len(PAUSES_S):
                     raise StripeAwayError(_reason(error)) from None
@@ -203,10 +212,9 @@ class Gate:
             await http.close_async()  # type: ignore[no-untyped-call]  # untyped there
 
 
-def _reason(error: stripe.StripeError) -> str:
-    if isinstance(error, stripe.APIConnectionError):
-        return "unreachable"
-    return f"status_{error.http_status}"
+def _reason(error: Exception) -> str:
+    status = error.http_status if isinstance(error, stripe.StripeError) else None
+    return "unreachable" if status is None else f"status_{status}"
 
 
 def _refused(error: stripe.StripeError) -> StripeError:
