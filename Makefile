@@ -119,6 +119,12 @@ soak-plan: $(UV) ## 10,000 random spec changes planned and applied, figures unde
 soak-lease: $(UV) ## 1,000 seeded runs of processes that compete for the Lease, figures under loadtest/results/ (RUNS=1000 SEED=1)
 	@$(RUN) python -m tests.unit.operator.loop.soak_lease --runs $(or $(RUNS),1000) --seed $(or $(SEED),1)
 
+.PHONY: soak-stripe
+soak-stripe: $(UV) ## 100,000 events of Stripe through every change of keys, figures under loadtest/results/ (EVENTS=100000 SEED=1)
+	@$(PYTHON) -m hack.cluster stores
+	@EVENTS=$(or $(EVENTS),100000) SEED=$(or $(SEED),1) $(RUN) pytest tests/service/auth_billing/soak_stripe.py \
+	  --timeout 14400 --show-capture=no
+
 .PHONY: bench-scale
 bench-scale: $(UV) ## The operator with 1,000 installations: memory, reaction, drift, writes; gated by loadtest/ranges (N=1000)
 	@$(CLUSTER) tools

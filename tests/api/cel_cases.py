@@ -39,6 +39,17 @@ def llm(**fields: Any) -> Fields:
     return spec(models={"llm": fields})
 
 
+def stripe(**fields: Any) -> Fields:
+    """Return a spec with Stripe, whole but for the fields given; None takes one out."""
+    whole = {
+        "enabled": True,
+        "apiKeySecretRef": {"name": "stripe"},
+        "webhook": {"secretRef": {"name": "stripe"}},
+        "prices": {"pro": "price_1AbC"},
+    } | fields
+    return spec(stripe={name: value for name, value in whole.items() if value is not None})
+
+
 def window(**fields: Any) -> Fields:
     """Return a spec with one maintenance window, good but for the fields given."""
     return spec(maintenance={"windows": [{"cron": "0 2 * * 6", "duration": "2h", **fields}]})
@@ -467,6 +478,29 @@ MODELS = (
     ),
 )
 
+STRIPE = (
+    Case("spec.stripe", "name both Secrets", stripe(), stripe(webhook=None)),
+    Case("spec.stripe", "needs a price", stripe(prices={"basic": "price_1AbC"}), stripe(prices={})),
+    Case(
+        "spec.stripe.prices.basic",
+        "must be the id of a price",
+        stripe(prices={"basic": "price_1"}),
+        stripe(prices={"basic": "9.00"}),
+    ),
+    Case(
+        "spec.stripe.prices.pro",
+        "must be the id of a price",
+        stripe(prices={"pro": "price_1"}),
+        stripe(prices={"pro": "prod_1"}),
+    ),
+    Case(
+        "spec.stripe.returnURL",
+        "must start with http",
+        stripe(returnURL="https://app.example.org"),
+        stripe(returnURL="app.example.org"),
+    ),
+)
+
 LIMITS = tuple(
     Case(f"spec.limits.{name}", "1 to 1000000 per minute", spec(limits={name: 1}), spec(limits={name: 0}))
     for name in ("authPerMinute", "loginPerAccountPerMinute", "anonPerMinute", "webhookPerMinute")
@@ -490,7 +524,7 @@ TIERS = tuple(
     )
 )
 
-CASES: tuple[Case, ...] = (*GENERAL, *SERVICES, *NETWORK, *STORES, *MODELS, *LIMITS, *TIERS)
+CASES: tuple[Case, ...] = (*GENERAL, *SERVICES, *NETWORK, *STORES, *MODELS, *STRIPE, *LIMITS, *TIERS)
 
 
 def rules_of(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, str]]]:

@@ -448,6 +448,7 @@ def every_key(namespace: str, name: str) -> Manifest:
         "database": "nova",
         "ca": "-----BEGIN CERTIFICATE-----\n",
         "apiKey": "sk-" + name,
+        "webhookSecret": "whsec_" + name,
         "url": "redis://redis.example.org:6379/0",
     }
     metadata = {"name": name, "namespace": namespace}

@@ -109,6 +109,7 @@ def setting_of(nova: Nova, seen: Observed) -> mint.Setting:
     logins = {who: login for who, given in own.items() if (login := _postgres(seen, given)) is not None}
     migrator = logins.pop(MIGRATE, None)
     ref = nova.spec.models.llm.api_key_secret_ref
+    stripe = [_revealed(seen, one.name)[one.key] for _, one in nova.spec.stripe.secrets()]
     return mint.Setting(
         nova.namespace,
         postgres=migrator or (_postgres(seen, external.admin_secret_ref) if external is not None else None),
@@ -118,6 +119,7 @@ def setting_of(nova: Nova, seen: Observed) -> mint.Setting:
         own_cache=stores.CACHE in stores.run_by_us(nova.spec),
         postgres_host=stores.postgres_host(nova.spec),
         provider_key=_revealed(seen, ref.name)[ref.key] if ref is not None else None,
+        stripe=(stripe[0], stripe[1]) if stripe else None,
     )
 
 

@@ -9,6 +9,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from novacore_contracts.paths import Paths
+from tests.kit.billing import COUNTED, Billing, connected, settings_of
 from tests.kit.keys import put
+from tests.kit.stripechaos import Chaos
 
 NAMESPACE = "novacore"
 PASSWORD = "correct horse battery"
@@ -173,6 +176,55 @@ def as_user(auth):
         return auth.headers() | {"Authorization": f"Bearer {session['access_token']}"}
 
     return headers
+
+
+@pytest.fixture
+async def chaos(clock) -> AsyncIterator[Chaos]:
+    async with Chaos(clock).listening() as stripe:
+        yield stripe
+
+
+@pytest.fixture
+async def billing_for(client_for, clock, chaos, keys, admin_conn):
+    """`billing = await billing_for(replicas=3, workers=2)`: receivers on real sockets, one key and one secret mounted."""
+    async with AsyncExitStack() as stack:
+
+        async def make(*, replicas: int = 1, **stripe: Any) -> Billing:
+            running = [
+                await stack.enter_async_context(
+                    client_for("auth-billing", settings=settings_of(chaos, **stripe), clock=clock, listen=True)
+                )
+                for _ in range(replicas)
+            ]
+            for service in running:
+                await connected(service)
+            await admin_conn.execute(COUNTED)
+            billing = Billing(chaos, keys, admin_conn, running)
+            billing.mount("stripeKey", {"stripeKey-1": ("active", next(iter(chaos.keys)))})
+            billing.mount("stripeWebhook", {"stripeWebhook-1": ("active", "whsec_first")})
+            return billing
+
+        yield make
+
+
+@pytest.fixture
+async def billing(billing_for) -> Billing:
+    return await billing_for()
+
+
+@pytest.fixture
+def people(admin_conn):
+    """`users = await people(5)`: accounts that may buy something."""
+
+    async def make(count: int) -> list[Any]:
+        rows = await admin_conn.fetch(
+            "INSERT INTO auth.users (email, password_hash) SELECT 'p' || n || '@example.org', 'x'"
+            " FROM generate_series(1, $1) AS n RETURNING id",
+            count,
+        )
+        return [row["id"] for row in rows]
+
+    return make
 
 
 def claims_of(token: str) -> dict[str, Any]:

@@ -72,6 +72,11 @@ def parser() -> argparse.ArgumentParser:
     tier.add_argument("--email", required=True)
     tier.add_argument("--tier", required=True, choices=("free_trial", "basic", "pro"))
 
+    stripe = commands.add_parser("stripe", help="ask Stripe at once what is missing here")
+    stripe_commands = stripe.add_subparsers(dest="action", required=True, parser_class=_Parser, metavar="action")
+    reconcile = stripe_commands.add_parser("reconcile", help="list its events and compare subscriptions and invoices")
+    reconcile.add_argument("--days", type=int, default=30, choices=range(1, 31), metavar="1..30")
+
     distill = commands.add_parser("distill", help="distil reflections at once instead of at the scheduled hour")
     distill.add_argument("--now", action="store_true", required=True)
 
@@ -104,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         case "admin":
             rest = (arguments.tier,) if arguments.action == "tier" else ()
             _run(_hook("novacore.auth_billing.admin", arguments.action)(arguments.email, *rest))
+        case "stripe":
+            _run(_hook("novacore.auth_billing.stripe_command", arguments.action)(arguments.days))
         case "distill":
             _run(_hook("novacore.distillation_worker.now", "distill_now")())
         case "dead-letters":

@@ -19,6 +19,7 @@ from novacore_operator.api.network import Expose, NetworkPolicySpec
 from novacore_operator.api.rollout import Maintenance, Rollout, Window
 from novacore_operator.api.service import Image, ServiceSpec
 from novacore_operator.api.stores import Postgres, Redis
+from novacore_operator.api.stripe import Stripe
 
 __all__ = ["Spec", "Window"]
 
@@ -81,6 +82,7 @@ class Spec(Model):
     postgres: Postgres = Field(default=Postgres(), description="Postgres with pgvector: all that must last.")
     redis: Redis = Field(default=Redis(), description="Redis: streams, revocations, rate limits, short memory.")
     models: Models = Field(default=Models(), description="The language model and the embedding model.")
+    stripe: Stripe = Field(default=Stripe(), description="The payment provider.")
     limits: Limits = Field(default=Limits(), description="Rate limits of the gateway.")
     tiers: Tiers = Field(default=Tiers(), description="What each subscription tier may use.")
     network_policy: NetworkPolicySpec = Field(default=NetworkPolicySpec(), description="Which pods may talk to which.")

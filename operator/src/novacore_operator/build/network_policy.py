@@ -110,7 +110,7 @@ def build_service_policy(nova: Nova, service: Service, *, operator_namespace: st
     egress += [{"to": _pods(peer), "ports": _tcp(*_peer_ports(peer))} for peer in service.peers]
     egress += [_store(nova, store) for store in stores.stores_of(nova.spec) if _uses(service, store)]
     if service.name == "auth-billing":
-        egress.append(API_SERVER)  # TokenReview; the API server's address is not known to a selector
+        egress.append(API_SERVER)  # TokenReview, and Stripe: neither's address is known to a selector
     if service.name == "intelligence" and nova.spec.models.llm.base_url:
         egress.append({"ports": _tcp(_port_of(nova.spec.models.llm.base_url))})  # its address may be any
     return _policy(nova, service.name, ingress, _once(egress))

@@ -41,6 +41,8 @@ def _own(spec: Spec, service: str) -> dict[str, Any]:
         return {"limits": spec.limits.model_dump()}
     if service == "intelligence":
         return {"llm": _llm(spec)}
+    if service == "auth-billing" and spec.stripe.enabled:
+        return {"stripe": _stripe(spec)}
     if service == "memory":
         return {"embeddings": {"provider": spec.models.embeddings.provider}}
     return {}
@@ -59,6 +61,14 @@ def _llm(spec: Spec) -> dict[str, Any]:
         settings["base_url"] = llm.base_url
     if llm.provider == "echo":
         settings["echo"] = llm.echo.model_dump()
+    return settings
+
+
+def _stripe(spec: Spec) -> dict[str, Any]:
+    stripe = spec.stripe
+    settings: dict[str, Any] = {"enabled": True, "prices": stripe.prices.model_dump(exclude_none=True)}
+    if stripe.return_url:
+        settings["return_url"] = stripe.return_url.rstrip("/")
     return settings
 
 

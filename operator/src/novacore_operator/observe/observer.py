@@ -240,6 +240,7 @@ class Observer:
         wanted = {login.name for login in stores.logins(nova.spec)}
         if nova.spec.models.llm.api_key_secret_ref is not None:
             wanted.add(nova.spec.models.llm.api_key_secret_ref.name)
+        wanted |= {ref.name for _, ref in nova.spec.stripe.secrets()}
         found = {}
         for name in sorted(wanted):
             try:

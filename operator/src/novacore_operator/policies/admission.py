@@ -43,7 +43,7 @@ def window_invalid(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG00
 
 
 def release_too_old(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG001 - the signature is Policy's
-    """Find a way of running the stores that the release asked for cannot use."""
+    """Find something that the release asked for cannot use."""
     if nova.spec.since("0.2.0"):
         return None
     postgres, redis = nova.spec.postgres.external, nova.spec.redis
@@ -51,6 +51,7 @@ def release_too_old(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG0
         ("redis.mode External", redis.mode == "External"),
         ("redis.cache Separate", redis.cache == "Separate"),
         ("postgres.external.perServiceSecretRefs", postgres is not None and bool(postgres.per_service_secret_refs)),
+        ("stripe.enabled", nova.spec.stripe.enabled),
     )
     found = [words for words, yes in asked if yes]
     if not found:
@@ -120,6 +121,15 @@ def provider_secret_missing(nova: Nova, seen: Observed) -> Finding | None:
     return _lacking(seen.referenced.get(ref.name), ref.name, (ref.key,), field="spec.models.llm.apiKeySecretRef")
 
 
+def stripe_secret_missing(nova: Nova, seen: Observed) -> Finding | None:
+    """Find a payment provider whose key or webhook secret is absent or not granted."""
+    for field, ref in nova.spec.stripe.secrets():
+        lacking = _lacking(seen.referenced.get(ref.name), ref.name, (ref.key,), field=field)
+        if lacking is not None:
+            return lacking
+    return None
+
+
 def _lacking(found: Referenced | None, name: str, keys: tuple[str, ...], *, field: str) -> Finding | None:
     if found is not None and found.forbidden:
         return Finding(
@@ -147,4 +157,5 @@ MAY_ACT: tuple[Policy, ...] = (
     cloud_native_pg_missing,
     store_secret_missing,
     provider_secret_missing,
+    stripe_secret_missing,
 )

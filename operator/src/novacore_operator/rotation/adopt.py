@@ -21,6 +21,8 @@ from novacore_operator.state import Material, Sealed, names
 
 PASSWORD = re.compile(rb"[!-~]{32,}")
 LOG_KEY = re.compile(rb"[0-9a-f]{64}")
+GIVEN = ("providers", "stripeKey", "stripeWebhook")
+"""Rings whose values a user gives."""
 CERTIFICATES = (names.CA_PRIVATE, names.POSTGRES_TLS, names.REDIS_TLS, names.REDIS_CACHE_TLS)
 
 
@@ -74,12 +76,12 @@ def _documents(result: Material, rest: Rest, root: Jwk | None) -> Taken:
         data = rest.get(secret, {})
         if not owned_log_key and LOG_KEY.fullmatch(data.get("log.key", b"")):
             yield secret, "log.key", data["log.key"]
-        for ring in ("postgres", "redis", "providers"):
+        for ring in ("postgres", "redis", *GIVEN):
             value = data.get(f"{ring}.jws")
             if value is None:
                 continue
             document = forms.read_document(value, root, ring) if root is not None else None
-            if document is not None and (ring == "providers" or document.active.material.get("password")):
+            if document is not None and (ring in GIVEN or document.active.material.get("password")):
                 yield secret, f"{ring}.jws", value
             elif ring == "postgres" and service.role is not None:
                 raise _refuse(secret, "postgres.jws", "a credential signed by this installation's root key")

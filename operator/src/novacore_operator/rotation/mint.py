@@ -54,6 +54,7 @@ class Setting:
     own_cache: bool = False  # a second Redis of ours, for what may be lost
     postgres_host: str = POSTGRES_NAME  # of a Postgres whose administrator the operator is
     provider_key: str | None = field(default=None, repr=False)
+    stripe: tuple[str, str] | None = field(default=None, repr=False)  # API key, webhook secret
 
 
 @dataclass(slots=True)
@@ -298,7 +299,11 @@ def _credentials(forge: _Forge) -> None:
         if service.redis:
             _credential(forge, secret, "redis", _redis_login(forge, service))
         if service.name == "intelligence":
-            _provider(forge, secret)
+            _given(forge, secret, "providers", {"api_key": forge.setting.provider_key})
+        if service.name == "auth-billing":
+            key, webhook = forge.setting.stripe or (None, None)
+            _given(forge, secret, "stripeKey", {"api_key": key})
+            _given(forge, secret, "stripeWebhook", {"secret": webhook})
 
 
 def _postgres_login(forge: _Forge, service: Service) -> dict[str, Any]:
@@ -363,16 +368,16 @@ def _with_password(place: dict[str, Any], word: str) -> dict[str, Any]:
     return whole
 
 
-def _provider(forge: _Forge, secret: dict[str, bytes]) -> None:
-    """The key of a model provider, copied from the user's Secret into intelligence's own."""
-    if forge.setting.provider_key is None:
-        secret.pop("providers.jws", None)
+def _given(forge: _Forge, secret: dict[str, bytes], ring: str, wanted: dict[str, str | None]) -> None:
+    """What somebody else made, copied from the user's Secret into that of the one service that needs it."""
+    entry = f"{ring}.jws"
+    if None in wanted.values():
+        secret.pop(entry, None)
         return
-    known = forms.read_document(secret.get("providers.jws"), forge.root, "providers")
-    wanted = {"api_key": forge.setting.provider_key}
+    known = forms.read_document(secret.get(entry), forge.root, ring)
     if known is not None and known.active.material == wanted:
         return
-    secret["providers.jws"] = forms.sign_document(_one_key(forge, "providers", wanted, before=known), forge.root)
+    secret[entry] = forms.sign_document(_one_key(forge, ring, wanted, before=known), forge.root)
 
 
 def _one_key(forge: _Forge, ring: str, material: dict[str, Any], *, before: RingDocument | None) -> RingDocument:

@@ -8,8 +8,11 @@ import pytest
 import yaml
 from cryptography import x509
 
+from novacore.auth_billing.payments.settings import StripeSettings
 from novacore_contracts.services import BY_NAME, INTERNAL_PORT, SERVICES
+from novacore_operator.api.spec import Spec
 from novacore_operator.api.stores import LOGINS
+from novacore_operator.build.settings import settings_of
 from novacore_operator.rotation.forms import payload_unverified
 from novacore_operator.state import Manifest, names, ref_of
 from tests.unit.operator.build.objects import build, templates
@@ -134,6 +137,44 @@ def test_settings_hold_what_the_spec_says() -> None:
     assert settings("auth-billing")["tiers"]["free_trial"]["memory_storage_bytes"] == 2 << 30
     assert settings("auth-billing")["tiers"]["pro"]["memory_storage_bytes"] == -1
     assert settings("gateway")["limits"]["auth_per_minute"] == 10
+
+
+def test_stripe_is_told_to_auth_billing_alone_in_words_that_it_takes() -> None:
+    stripe = {
+        "enabled": True,
+        "apiKeySecretRef": {"name": "stripe"},
+        "webhook": {"secretRef": {"name": "stripe"}},
+        "prices": {"pro": "price_1"},
+        "returnURL": "https://app.example.org/",
+    }
+    spec = Spec.model_validate({"version": "0.2.0", "stripe": stripe})
+    told = settings_of(spec, "auth-billing")["stripe"]
+    assert told == {"enabled": True, "prices": {"pro": "price_1"}, "return_url": "https://app.example.org"}
+    assert StripeSettings.model_validate(told).tiers() == {"price_1": "pro"}
+    assert [s.name for s in SERVICES if "stripe" in settings_of(spec, s.name)] == ["auth-billing"]
+    off = Spec.model_validate({"version": "0.1.0", "stripe": {**stripe, "enabled": False}})
+    assert "stripe" not in settings_of(off, "auth-billing")  # release 0.1.0 refuses keys it does not know
+
+
+def test_stripes_secrets_reach_auth_billing_alone_and_a_new_one_replaces_no_pod() -> None:
+    stripe = {
+        "enabled": True,
+        "apiKeySecretRef": {"name": "money", "key": "key"},
+        "webhook": {"secretRef": {"name": "hook"}},
+        "prices": {"pro": "price_1"},
+    }
+    first, second = World(), World()
+    for world, secret in ((first, b"whsec_one\n"), (second, b"whsec_two")):
+        world.grant("money", key=b"rk_canary")
+        world.grant("hook", webhookSecret=secret)
+    before, after = build(first, stripe=stripe, version="0.2.0"), build(second, stripe=stripe, version="0.2.0")
+    assert credential(before, "auth-billing", "stripeKey") == {"api_key": "rk_canary"}
+    assert credential(before, "auth-billing", "stripeWebhook") == {"secret": "whsec_one"}
+    assert credential(after, "auth-billing", "stripeWebhook") == {"secret": "whsec_two"}
+    assert templates(before) == templates(after)
+    holders = [key for key, manifest in before.items() if any("stripe" in name for name in manifest.get("data", {}))]
+    assert holders == [("Secret", names.creds("auth-billing"))]
+    assert "rk_canary" not in json.dumps([m for m in before.values() if m["kind"] != "Secret"])
 
 
 def test_retained_data_has_no_owner_and_the_rest_has() -> None:

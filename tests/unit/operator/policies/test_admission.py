@@ -34,6 +34,17 @@ OPENAI: dict[str, Any] = {
 }
 
 
+STRIPE: dict[str, Any] = {
+    "version": "0.2.0",
+    "stripe": {
+        "enabled": True,
+        "apiKeySecretRef": {"name": "money"},
+        "webhook": {"secretRef": {"name": "hook", "key": "signing"}},
+        "prices": {"pro": "price_1"},
+    },
+}
+
+
 def situation(*, siblings: tuple[tuple[str, str], ...] = (), **secrets: dict[str, bytes] | None) -> World:
     """Return a world with siblings and Secrets; a Secret given as None may not be read."""
     world = World()
@@ -72,6 +83,22 @@ def without_cloud_native_pg() -> World:
         (EXTERNAL, situation(pg={**ADMIN, "password": b"\xff\xfe"}), Reason.SECRET_MISSING, "plain text"),
         (EXTERNAL, situation(pg={**ADMIN, "user": b"u" * 20_000}), Reason.SECRET_MISSING, "at most 16384"),
         (EXTERNAL, situation(pg=ADMIN), None, ""),
+        (STRIPE, situation(hook={"signing": b"w"}), Reason.SECRET_MISSING, "stripe.apiKeySecretRef names Secret money"),
+        (STRIPE, situation(money={"apiKey": b"k"}, hook=None), Reason.SECRET_NOT_GRANTED, "stripe.webhook.secretRef"),
+        (
+            STRIPE,
+            situation(money={"apiKey": b"k"}, hook={"webhookSecret": b"w"}),
+            Reason.SECRET_MISSING,
+            "lacks signing",
+        ),
+        (STRIPE, situation(money={"apiKey": b"k"}, hook={"signing": b"w"}), None, ""),
+        (
+            {**STRIPE, "version": "0.1.0"},
+            situation(money={"apiKey": b"k"}, hook={"signing": b"w"}),
+            Reason.RELEASE_TOO_OLD,
+            "stripe.enabled",
+        ),
+        ({"stripe": {**STRIPE["stripe"], "enabled": False}}, situation(), None, ""),
         (REDIS_EXTERNAL, situation(redis=REDIS), Reason.SECRET_MISSING, "cacheSecretRef names Secret cache"),
         (REDIS_EXTERNAL, situation(redis=REDIS, cache=None), Reason.SECRET_NOT_GRANTED, "referencedSecrets"),
         (REDIS_EXTERNAL, situation(redis={**REDIS, "user": b""}), Reason.SECRET_MISSING, "lacks user"),

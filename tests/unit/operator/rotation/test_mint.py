@@ -204,8 +204,23 @@ def test_a_provider_key_goes_to_intelligence_only_and_away_again() -> None:
     assert "providers.jws" not in without[holders[0]]
 
 
+def test_stripes_key_and_webhook_secret_go_to_auth_billing_only_and_away_again() -> None:
+    given = mint.Setting("test", stripe=("rk_1", "whsec_1"))
+    material = mint.complete(make_material(), given, now=NOW, entropy=Chance("x"))
+    holders = {name for name, data in material.items() if {"stripeKey.jws", "stripeWebhook.jws"} & data.keys()}
+    assert holders == {names.creds("auth-billing")}
+    assert document(material, names.creds("auth-billing"), "stripeKey.jws").active.material == {"api_key": "rk_1"}
+    assert document(material, names.creds("auth-billing"), "stripeWebhook.jws").active.material == {"secret": "whsec_1"}
+    assert mint.complete(material, given, now=NOW, entropy=no_chance) == material
+    changed = mint.complete(material, mint.Setting("test", stripe=("rk_1", "whsec_2")), now=NOW, entropy=no_chance)
+    assert document(changed, names.creds("auth-billing"), "stripeKey.jws").generation == 1
+    assert document(changed, names.creds("auth-billing"), "stripeWebhook.jws").generation == 2
+    without = mint.complete(changed, SETTING, now=NOW, entropy=no_chance)
+    assert not {"stripeKey.jws", "stripeWebhook.jws"} & without[names.creds("auth-billing")].keys()
+
+
 def test_no_message_or_repr_shows_material() -> None:
     admin = PostgresAdmin("h", 1, "u", "canary-password", "d")
-    setting = mint.Setting("test", postgres=admin, provider_key="canary-key")
+    setting = mint.Setting("test", postgres=admin, provider_key="canary-key", stripe=("canary-rk", "canary-whsec"))
     assert "canary" not in repr(setting)
     assert "canary" not in repr(document(make_material(), names.creds("memory"), "postgres.jws"))

@@ -212,19 +212,36 @@ class Accounts:
 
     async def change_tier(self, user_id: UUID, tier: str) -> None:
         """Give a person another tier, at once: balance caps, outbox, gateway. 404 when there is no such account."""
-        now = self._clock.now()
-        limits = self._settings.tiers.of(tier)
-        caps = {resource: limit_of(limits, resource) for resource in RESOURCES}
         async with self._db.transaction() as conn:
-            old = await repository.set_tier(conn, user_id, tier, caps, now)
-            account = await repository.account(conn, user_id)
-            if old is None or account is None:
-                raise not_found()
-            if old != tier:
-                await _announce(conn, "tier.changed", account)
+            old = await self._write_tier(conn, user_id, tier, role=None)
         await self._revocations.tier(user_id, tier)
         if old != tier:
             self._tier_changes.labels(old, tier).inc()
+
+    async def settle_tier(self, conn: Connection, user_id: UUID, tier: str, *, role: str) -> None:
+        """Give a person tier and role in the caller's transaction, which must not commit before the gateway knows.
+
+        So a Redis that is away undoes it, and whoever works on it tries again. 404 when there is no such account.
+        """
+        old = await self._write_tier(conn, user_id, tier, role=role)
+        await self._revocations.tier(user_id, tier)
+        if old != tier:
+            self._tier_changes.labels(old, tier).inc()
+
+    async def _write_tier(self, conn: Connection, user_id: UUID, tier: str, *, role: str | None) -> str:
+        """Write tier, caps and role, and tell the others by the outbox; return the old tier."""
+        limits = self._settings.tiers.of(tier)
+        caps = {resource: limit_of(limits, resource) for resource in RESOURCES}
+        before = await repository.account(conn, user_id)
+        old = await repository.set_tier(conn, user_id, tier, caps, self._clock.now())
+        if old is None or before is None:
+            raise not_found()
+        if role is not None and role != before.role:
+            await repository.set_role(conn, user_id, role)
+        account = await repository.account(conn, user_id)
+        if account is not None and (account.tier, account.role) != (old, before.role):
+            await _announce(conn, "tier.changed", account)
+        return old
 
     async def _count_failure(self, key: str, now: datetime, *, locked: bool) -> None:
         self._logins.labels("locked" if locked else "bad_credentials").inc()

@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from novacore.auth_billing import repository
 from novacore.auth_billing.app import DEFINITION, build
 from novacore.auth_billing.emails import canonical
 from novacore.auth_billing.passwords import Passwords
+from novacore.auth_billing.service import AuthBilling
 from novacore.auth_billing.settings import AuthBillingSettings
 from novacore.auth_billing.signer import Signer
 from novacore.common.app import Platform, make_apps
@@ -72,19 +74,25 @@ async def give_tier(platform: Platform[AuthBillingSettings], email: str, tier: s
         account = await repository.account_by_email(conn, canonical(email))
     if account is None:
         raise ValueError("there is no such account")
+    async with service_on(platform) as service:
+        await service.accounts.change_tier(account.id, tier)
+    return f"The account has tier {tier} now."
+
+
+@asynccontextmanager
+async def service_on(platform: Platform[AuthBillingSettings]) -> AsyncIterator[AuthBilling]:
+    """Yield the service of a running platform, for one command; none of its loops runs."""
     keyrings, clock = platform.keyrings, platform.clock
     passwords = Passwords()
     try:
-        service = build(
+        yield build(
             platform,
             users=Signer("userJwt", platform.paths.user_jwt_private, keyrings, clock),
             services=Signer("serviceJwt", platform.paths.service_jwt_private, keyrings, clock),
             passwords=passwords,
         )
-        await service.accounts.change_tier(account.id, tier)
     finally:
         passwords.close()
-    return f"The account has tier {tier} now."
 
 
 async def _told(work: Coroutine[Any, Any, str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from novacore.auth_billing import endpoints, endpoints_internal, tasks
+from novacore.auth_billing import endpoints, endpoints_billing, endpoints_internal, tasks
 from novacore.auth_billing.accounts import Accounts
 from novacore.auth_billing.identity import Issuer
 from novacore.auth_billing.ledger import Ledger
@@ -19,6 +20,9 @@ from novacore.auth_billing.signer import Signer
 from novacore.common.app import Platform, ServiceDefinition
 from novacore.common.outbox import Relay
 from novacore.common.streams import Consumer
+
+if TYPE_CHECKING:
+    from novacore.auth_billing.payments.service import Payments
 
 
 @asynccontextmanager
@@ -48,10 +52,16 @@ async def start(platform: Platform[AuthBillingSettings]) -> AsyncIterator[AuthBi
     platform.spawn("quota_sweep", lambda: tasks.sweep(platform, service))
     platform.spawn("tidy", lambda: tasks.tidy(platform))
     platform.spawn("figures", lambda: tasks.figures(platform))
+    if service.payments is not None:
+        from novacore.auth_billing.payments.service import start as start_payments
+
+        start_payments(platform, service.payments)
     try:
         yield service
     finally:
         passwords.close()
+        if service.payments is not None:
+            await service.payments.gate.close()
 
 
 def build(
@@ -86,15 +96,23 @@ def build(
         accounts=accounts,
         issuer=issuer,
         ledger=Ledger(db=platform.db, tiers=settings.tiers, clock=clock, metrics=metrics),
+        payments=_payments(platform, accounts) if settings.stripe.enabled else None,
     )
+
+
+def _payments(platform: Platform[AuthBillingSettings], accounts: Accounts) -> Payments:
+    from novacore.auth_billing.payments import service  # with the `stripe` library: 13 MiB, only where it is used
+
+    return service.build(platform, accounts)
 
 
 DEFINITION = ServiceDefinition(
     name="auth-billing",
     settings=AuthBillingSettings,
     start=start,
-    routers=endpoints.ROUTERS,
+    routers=(*endpoints.ROUTERS, *endpoints_billing.ROUTERS),
     internal_routers=endpoints_internal.ROUTERS,
     internal_caps=endpoints_internal.CAPS,
     body_bytes_max=64 * 1024,
+    larger_bodies={endpoints_billing.WEBHOOK_PATH: endpoints_billing.WEBHOOK_BYTES_MAX},
 )

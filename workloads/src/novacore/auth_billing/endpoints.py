@@ -13,7 +13,6 @@ from novacore.auth_billing.quota import RESOURCES, Resource
 from novacore.auth_billing.repository import Account
 from novacore.auth_billing.schemas import (
     BreakdownRead,
-    CheckoutBody,
     Credentials,
     DayRead,
     LimitsRead,
@@ -37,7 +36,7 @@ from novacore.auth_billing.schemas import (
 from novacore.auth_billing.service import AuthBilling
 from novacore.common.app import service_of
 from novacore.common.callers import Caller, Rule, User, public, user_route
-from novacore.common.errors import ServiceError, unavailable
+from novacore.common.errors import ServiceError
 from novacore.common.keyring import TokenError
 from novacore.common.settings import TierLimits
 from novacore_contracts.identity import SERVICE_TOKEN_HEADER
@@ -48,7 +47,6 @@ Days = Annotated[int, Query(ge=1, le=90)]
 
 auth = APIRouter(prefix="/auth", tags=["auth"])
 usage = APIRouter(prefix="/usage", tags=["usage"])
-billing = APIRouter(prefix="/billing", tags=["billing"])
 keys = APIRouter(tags=["keys"])
 
 _USER = Rule("user")
@@ -196,18 +194,6 @@ async def check_quota(body: QuotaQuestion, caller: UserCaller, service: Service)
     return QuotaAdvice(hasQuota=False, message=f"Only {left} are left.")
 
 
-@billing.post("/create-checkout")
-async def create_checkout(body: CheckoutBody, caller: UserCaller) -> Response:  # noqa: ARG001 - checked before the refusal
-    """Start a subscription. 503: this installation has no payment provider."""
-    raise _billing_disabled()
-
-
-@billing.get("/portal")
-async def portal(caller: UserCaller) -> Response:  # noqa: ARG001 - checked before the refusal
-    """Manage a subscription. 503: this installation has no payment provider."""
-    raise _billing_disabled()
-
-
 def client_address(request: Request) -> str:
     """Return the client's address: what the gateway says when the gateway calls, else the peer's."""
     peer = request.client.host if request.client else "unknown"
@@ -283,8 +269,4 @@ def _limits(limits: TierLimits) -> LimitsRead:
     )
 
 
-def _billing_disabled() -> ServiceError:
-    return unavailable("billing_disabled", "Billing is not set up in this installation.", retry_after_s=3600)
-
-
-ROUTERS = (auth, usage, billing, keys)
+ROUTERS = (auth, usage, keys)

@@ -312,3 +312,22 @@ class CheckoutBody(_In):
     """Body of POST /billing/create-checkout."""
 
     tier: Literal["basic", "pro"]
+
+
+class CheckoutRead(BaseModel):
+    """A page to pay on."""
+
+    sessionId: str  # noqa: N815 - the contract's name
+    url: str
+
+
+class PortalRead(BaseModel):
+    """A page to manage a subscription on."""
+
+    url: str
+
+
+class WebhookRead(BaseModel):
+    """Answer to Stripe: stored, now or earlier."""
+
+    received: bool

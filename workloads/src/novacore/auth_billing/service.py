@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from novacore.auth_billing.accounts import Accounts
 from novacore.auth_billing.identity import Issuer
 from novacore.auth_billing.ledger import Ledger
+
+if TYPE_CHECKING:
+    from novacore.auth_billing.payments.service import Payments
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +20,4 @@ class AuthBilling:
     accounts: Accounts
     issuer: Issuer
     ledger: Ledger
+    payments: Payments | None = None  # None: this installation has no payment provider

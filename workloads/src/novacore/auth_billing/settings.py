@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from novacore.auth_billing.payments.settings import StripeSettings
 from novacore.common.settings import CommonSettings, Section
 from novacore_contracts.identity import USER_TOKEN_SECONDS
 
@@ -29,5 +30,6 @@ class AuthBillingSettings(CommonSettings):
     """Empty: the API server that Kubernetes names in every pod's environment."""
     operator_subject: str = Field(default="", pattern=r"^(system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+)?$")
     """The operator's ServiceAccount, which alone may ask for `rotation:canary`. Empty: nobody may."""
+    stripe: StripeSettings = StripeSettings()
     sweep_seconds: float = Field(default=10.0, gt=0)
     figures_seconds: float = Field(default=300.0, gt=0)

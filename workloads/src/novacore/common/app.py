@@ -83,6 +83,7 @@ class Platform(Generic[S]):
         self._token_session: aiohttp.ClientSession | None = None
         self._supervisor = Supervisor()
         self.app: FastAPI | None = None  # the public app; set by make_apps
+        self.proofs: dict[str, dict[str, bool]] = {}  # confidential ring -> entry -> whether it works in this pod
         self.signer_report: Callable[[], dict[str, Any] | None] = lambda: None  # auth-billing sets it
 
     @property
@@ -226,6 +227,8 @@ class ServiceDefinition(Generic[S]):
     body_bytes_max: int = BODY_BYTES_MAX
     internal_caps: Mapping[str, Cap] = field(default_factory=dict)
     """Caps on its own POST routes of the internal listener, by path."""
+    larger_bodies: Mapping[str, int] = field(default_factory=dict)
+    """Paths with a bound of their own."""
 
 
 class _ServiceApp(FastAPI):
@@ -289,7 +292,12 @@ def make_apps(
         if missing := undeclared_routes(app):
             raise RuntimeError(f"{spec.name}: routes without a declared caller: {', '.join(missing)}")
     inner: ASGIApp = definition.asgi(public, platform) if definition.asgi else public
-    public.outer = RequestMiddleware(inner, metrics=platform.metrics, body_bytes_max=definition.body_bytes_max)
+    public.outer = RequestMiddleware(
+        inner,
+        metrics=platform.metrics,
+        body_bytes_max=definition.body_bytes_max,
+        larger_bodies=definition.larger_bodies,
+    )
     capped = CapMiddleware(internal, {**CAPS, **definition.internal_caps}, monotonic=platform.clock.monotonic)
     internal.outer = RequestMiddleware(capped, metrics=platform.metrics)
     return Apps(definition=definition, public=public, internal=internal, platform=platform)

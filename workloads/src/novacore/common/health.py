@@ -176,7 +176,8 @@ def internal_routes(platform: Platform[Any]) -> APIRouter:  # noqa: C901 - eight
             "clock": int(platform.clock.now().timestamp()),
         }
         signer = platform.signer_report()
-        return report | ({"signer": signer} if signer is not None else {})
+        proofs = {"proofs": platform.proofs} if platform.proofs else {}
+        return report | proofs | ({"signer": signer} if signer is not None else {})
 
     @router.get("/livez")
     async def livez() -> Response:

@@ -97,6 +97,20 @@ class KeyRings:
         document = self._credentials.get(name)
         return document.active if document else None
 
+    def accepted(self, name: str) -> tuple[RingKey, ...]:
+        """Return all entries of a confidential ring, the active one first, then pending, then retiring.
+
+        For a kind of which several values are good at once; empty while it is not mounted.
+        """
+        document = self._credentials.get(name)
+        order = ("active", "pending", "retiring")
+        return tuple(sorted(document.keys, key=lambda key: order.index(key.state))) if document else ()
+
+    def revoked(self, name: str) -> frozenset[str]:
+        """Return the ids of a confidential ring's entries that were revoked: they leaked, and are trusted no more."""
+        document = self._credentials.get(name)
+        return frozenset(mark.kid for mark in document.tombstones if mark.why == "revoked") if document else frozenset()
+
     def material(self, name: str) -> dict[str, Any] | None:
         """Return the material of a confidential ring's active entry, or None while it is not mounted."""
         key = self.credential(name)

@@ -5,6 +5,7 @@ for exceptions. BaseHTTPMiddleware would run the endpoint in another task and bu
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -33,10 +34,18 @@ class TooLargeError(Exception):
 class RequestMiddleware:
     """Wraps one listener."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, body_bytes_max: int = BODY_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        body_bytes_max: int = BODY_BYTES_MAX,
+        larger_bodies: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._body_bytes_max = body_bytes_max
+        self._larger_bodies = larger_bodies or {}
         self._total = metrics.counter("http_requests_total")
         self._seconds = metrics.histogram("http_request_duration_seconds")
         self._first_byte = metrics.histogram("http_response_start_seconds")
@@ -53,7 +62,8 @@ class RequestMiddleware:
         with context.bind(
             request_id=request_id, traceparent=headers.get("traceparent"), deadline_s=_deadline(headers)
         ) as trail:
-            await _Exchange(self, scope, trail, self._body_bytes_max).run(self._app, receive, send)
+            bytes_max = self._larger_bodies.get(scope["path"], self._body_bytes_max)
+            await _Exchange(self, scope, trail, bytes_max).run(self._app, receive, send)
 
     def record(self, exchange: _Exchange) -> None:
         """Count and time an answered request."""
