@@ -119,6 +119,10 @@ soak-plan: $(UV) ## 10,000 random spec changes planned and applied, figures unde
 soak-lease: $(UV) ## 1,000 seeded runs of processes that compete for the Lease, figures under loadtest/results/ (RUNS=1000 SEED=1)
 	@$(RUN) python -m tests.unit.operator.loop.soak_lease --runs $(or $(RUNS),1000) --seed $(or $(SEED),1)
 
+.PHONY: soak-rotation
+soak-rotation: $(UV) ## 10,000 seeded key rotations among faults in virtual time, figures under loadtest/results/ (RUNS=10000 SEED=1)
+	@$(RUN) python -m tests.unit.operator.rotation.soak_rotation --runs $(or $(RUNS),10000) --seed $(or $(SEED),1)
+
 .PHONY: bench-scale
 bench-scale: $(UV) ## The operator with 1,000 installations: memory, reaction, drift, writes; gated by loadtest/ranges (N=1000)
 	@$(CLUSTER) tools

@@ -48,6 +48,7 @@ def test_a_rollback_exchanges_the_two_keys_again() -> None:
     assert back.generation == 9
 
 
+@pytest.mark.invariant("EMERG-1")
 @pytest.mark.parametrize(
     ("named", "fresh", "left"),
     [
