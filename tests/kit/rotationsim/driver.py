@@ -128,11 +128,14 @@ class Operator:
                     self._write(action)
         except Conflict:
             world.happened["conflicts"] += 1
-        except Died:
-            self._die()
+        except Died as death:
+            self._die(death)
 
-    def _die(self) -> None:
+    def _die(self, death: Died) -> None:
         world = self.world
+        when, step = str(death).split()
+        del self.dies[Step(step)]
+        world.happened[f"died {when} {step}"] += 1
         world.happened["crashes"] += 1
         self.memory, self.kept_halves, self.seen, self._wanted = Memory(), {}, None, []
         self.back_at = world.now + world.draw.uniform(*world.faults.restart_s)
@@ -167,6 +170,7 @@ class Operator:
             canaries=self._proven,
             triggers=world.triggers,
             history=world.history,
+            status_version=str(world.status_version),
             memory=self.memory,
             restorable=frozenset(self.kept_halves),
             rescued=rescued,
@@ -206,7 +210,7 @@ class Operator:
             service=pod.service,
             phase=pod.phase,
             terminating=pod.gone_at is not None,
-            endpoint=not pod.fenced,
+            endpoint=not pod.fenced and pod.phase == "Running",
             fenced=pod.fenced,
             created_at=pod.created_at,
             report=report,
@@ -258,21 +262,21 @@ class Operator:
         world = self.world
         step = action.step  # type: ignore[union-attr]
         if self.dies.get(step) == "before":
-            del self.dies[step]
-            raise Died
+            raise Died(f"before {step}")
         if world.faults.conflict and world.draw.random() < world.faults.conflict:
             if isinstance(action, WriteDocument):
                 world.document_version += 1  # somebody labelled the object meanwhile
             elif isinstance(action, MintHalf | DropHalf | RestoreHalves):
                 world.private_version += 1
+            elif isinstance(action, Record):
+                world.status_version += 1
         self._carry_out(action)
         secret = [half for half in world.secrets.values() if half in repr(action)]
         assert not secret, f"I8: a private half in {step}"
         self.wrote.append((world.now, step))
         world.happened[f"write {step}"] += 1
         if self.dies.get(step) == "after":
-            del self.dies[step]
-            raise Died
+            raise Died(f"after {step}")
 
     def _carry_out(self, action: Action) -> None:
         world = self.world
@@ -291,8 +295,8 @@ class Operator:
             back = {self.kept_halves[kid].name: self.kept_halves[kid] for kid in action.kids}
             world.put_halves(world.halves | back)
         elif isinstance(action, Record):
-            if self.seen is None or self.seen.history is not world.history:
-                raise Conflict
+            self._expect(action.version, world.status_version)
+            world.status_version += 1
             world.history = history.append(world.history, action.entry, length=world.policy.history)
         elif isinstance(action, FencePod | RemovePod):
             pod = next((pod for pod in world.pods if pod.uid == action.uid), None)

@@ -82,6 +82,7 @@ class World:
         self.halves: dict[str, Half] = halves
         self.halves_before: dict[str, Half] = halves
         self.private_version = 1
+        self.status_version = 1
         self.pods: list[SimPod] = []
         for service in SERVICES:
             for _ in range(replicas):
@@ -200,6 +201,9 @@ class World:
         return pod
 
     def _start(self, pod: SimPod, *, stale_s: float) -> None:
+        if not self.api_up:  # nothing is mounted without it
+            self.later(self.api_down_until - self.now + 1, lambda: self._start(pod, stale_s=stale_s))
+            return
         pod.phase = "Running"
         mounted = next(doc for at, doc in reversed(self.documents) if at <= self.now - stale_s or doc.generation == 1)
         pod.take_in(mounted, self.now)
@@ -227,11 +231,16 @@ class World:
     def _replace(self, pod: SimPod) -> None:
         if pod.gone_at is not None or pod not in self.pods:
             return
+        if not self.api_up:
+            self.later(self.api_down_until - self.now + 1, lambda: self._replace(pod))
+            return
         new = self.spawn(pod.service)
         new.skew_s = pod.skew_s
 
         def leave() -> None:
-            if pod in self.pods and pod.gone_at is None:
+            if new in self.pods and new.phase != "Running":
+                self.later(2, leave)
+            elif pod in self.pods and pod.gone_at is None:
                 pod.gone_at = self.now + 2
                 self.later(2, lambda: self.pods.remove(pod))
 

@@ -79,11 +79,12 @@ class Record:
 
     step: Step
     entry: Entry
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
 class FencePod:
-    """Take a pod out of its Service, by label: it takes no more requests."""
+    """Take a pod of this uid out of its Service, by label: it takes no more requests."""
 
     step: Step
     name: str

@@ -136,7 +136,7 @@ def _drained(seen: Seen, now: float, named: tuple[str, ...], asked: float) -> bo
         return now >= since + seen.good.ttl_max + seen.timing.clock_margin_s
     if now >= since + seen.timing.drain_patience_s:
         return True
-    pods = seen.serving
+    pods = seen.serving(now)
     switched = seen.switched_at is not None
     return switched and all(
         pod.report is not None and pod.report.generation >= seen.good.generation and pod.report.token_kid not in named
@@ -222,7 +222,7 @@ def _follow_revocation(seen: Seen, now: float, stone: Tombstone) -> list[Action]
     found: list[Action] = [
         RemovePod(Step.DELETE_POD, pod.name, pod.uid, evict=False) for pod in _signers_without_key(seen)
     ]
-    refusal = proof.refusal(seen, stone.kid)
+    refusal = proof.refusal(seen, stone.kid, made_at(seen.good, stone))
     if now >= made_at(seen.good, stone) + seen.timing.fence_after_s:
         found += fence(seen, now, refusal.stragglers)
     if found or not refusal.complete:
@@ -231,7 +231,7 @@ def _follow_revocation(seen: Seen, now: float, stone: Tombstone) -> list[Action]
         if not seen.live:
             return [ReadLive()]
         return [DropHalf(Step.DESTROY_REVOKED, half.name, half.kid, seen.private_version)]
-    return [Record(Step.RECORD_END, _end_of_revocation(seen, now, stone, refusal))]
+    return [Record(Step.RECORD_END, _end_of_revocation(seen, now, stone, refusal), seen.status_version)]
 
 
 def _end_of_revocation(seen: Seen, now: float, stone: Tombstone, refusal: proof.Proof) -> Entry:
@@ -258,7 +258,7 @@ def _follow_denial(seen: Seen, now: float, denial: Deny) -> list[Action]:
     """The service's pods go, and their projected tokens with them; the other pods must have taken the denial in."""
     since = denial.iat_before or 0
     old = [pod for pod in seen.pods if pod.service == denial.sub and pod.created_at < since]
-    behind = [pod for pod in seen.serving if pod.report is None or pod.report.generation < seen.good.generation]
+    behind = [pod for pod in seen.serving(since) if pod.report is None or pod.report.generation < seen.good.generation]
     found: list[Action] = [
         RemovePod(Step.DELETE_POD, pod.name, pod.uid, evict=False) for pod in old if not pod.terminating
     ]
@@ -268,7 +268,7 @@ def _follow_denial(seen: Seen, now: float, denial: Deny) -> list[Action]:
     if found or behind or old:
         return found
     mark = triggers.latest(seen.good.last_trigger, Verb.DENY)
-    total = len(seen.serving)
+    total = len(seen.serving(since))
     entry = Entry(
         id=f"deny-{denial.sub}",
         outcome=Outcome.DENIED,
@@ -278,7 +278,7 @@ def _follow_denial(seen: Seen, now: float, denial: Deny) -> list[Action]:
         seconds=round(max(now - since, 0.0), 1),
         acked=f"{total}/{total}",
     )
-    return [Record(Step.RECORD_END, entry)]
+    return [Record(Step.RECORD_END, entry, seen.status_version)]
 
 
 def fence(seen: Seen, now: float, stragglers: Iterable[proof.Straggler]) -> list[Action]:
@@ -288,8 +288,8 @@ def fence(seen: Seen, now: float, stragglers: Iterable[proof.Straggler]) -> list
     """
     if all(pod.report is None for pod in seen.consumers):
         return []
-    old = {pod.uid for pod in seen.serving if now - pod.created_at >= seen.timing.fence_after_s}
-    return [FencePod(Step.UNLABEL, item.name, item.uid, item.cause) for item in stragglers if item.uid in old]
+    young = {pod.uid for pod in seen.pods if now - pod.created_at < seen.timing.fence_after_s}
+    return [FencePod(Step.UNLABEL, item.name, item.uid, item.cause) for item in stragglers if item.uid not in young]
 
 
 def _signers_without_key(seen: Seen) -> list[Pod]:

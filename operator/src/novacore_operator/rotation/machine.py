@@ -209,7 +209,7 @@ def _record_switch(seen: Seen, now: float) -> list[Action]:
         return []
     if kid not in seen.canaries and kid not in seen.memory.evidence:
         return [Prove(kid)]
-    return [Record(Step.RECORD_SWITCH, _switch_entry(seen, now, t0, taken_back))]
+    return [Record(Step.RECORD_SWITCH, _switch_entry(seen, now, t0, taken_back), seen.status_version)]
 
 
 def _rollback_to_tell(seen: Seen) -> str:
@@ -266,7 +266,7 @@ def _record_retired(seen: Seen, now: float) -> list[Action]:
                 generation=seen.good.generation,
                 kids=(stone.kid,),
             )
-            return [Record(Step.RECORD_END, entry)]
+            return [Record(Step.RECORD_END, entry, seen.status_version)]
     return []
 
 

@@ -88,15 +88,15 @@ def of(seen: Seen, kid: str, *, answering: bool = False, without: frozenset[str]
     return Proof(kid, len(pods), tuple(passed), tuple(stragglers))
 
 
-def refusal(seen: Seen, kid: str) -> Proof:
-    """Return the proof that a revoked key is refused, by its name, in each pod that takes requests.
+def refusal(seen: Seen, kid: str, since: float) -> Proof:
+    """Return the proof that a key, revoked at `since`, is refused by its name in each pod that takes requests.
 
     Where its private half is destroyed already no canary can be made, and the claims must do.
     """
     answers = seen.canaries.get(kid, NOTHING)
     canary = seen.half(kid) is not None
     passed, stragglers = [], []
-    pods = seen.serving
+    pods = seen.serving(since)
     for pod in pods:
         answer = answers.get((OPERATOR, pod.uid))
         if pod.report is None:

@@ -125,7 +125,7 @@ def _incomplete(seen: Seen) -> tuple[str, ...]:
     found = {
         str(straggler)
         for stone in emergency.open_revocations(seen)
-        for straggler in proof.refusal(seen, stone.kid).stragglers
+        for straggler in proof.refusal(seen, stone.kid, emergency.made_at(seen.good, stone)).stragglers
     }
     return tuple(sorted(found))
 

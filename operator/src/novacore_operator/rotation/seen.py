@@ -53,7 +53,7 @@ class Pod:
     service: str
     phase: str = "Running"
     terminating: bool = False
-    endpoint: bool = True  # requests are sent to it
+    endpoint: bool = True  # it is Ready, and requests are sent to it
     fenced: bool = False  # we took it out of its Service
     created_at: float = 0.0
     report: Report | None = None
@@ -109,6 +109,7 @@ class Seen:
     canaries: Mapping[str, Canaries] = field(default_factory=lambda: NOTHING)  # kid -> answers; no kid: not asked
     triggers: tuple[Trigger, ...] = ()
     history: tuple[Entry, ...] = ()
+    status_version: str = ""  # of the resource, whose status holds the history
     memory: Memory = Memory()
     restorable: frozenset[str] = frozenset()  # kids whose private half the operator still holds
     rescued: RingDocument | None = None  # highest validly signed document that a pod returned, if they were asked
@@ -133,10 +134,14 @@ class Seen:
             if pod.phase not in ("Succeeded", "Failed") and not pod.fenced and (pod.endpoint or not pod.terminating)
         )
 
-    @cached_property
-    def serving(self) -> tuple[Pod, ...]:
-        """The consumers that may take requests: what is still being made mounts the newest document first."""
-        return tuple(pod for pod in self.consumers if pod.phase != "Pending")
+    def serving(self, since: float) -> tuple[Pod, ...]:
+        """Return the consumers that take requests, or may do so again with what they held at `since`.
+
+        A younger pod that is not Ready yet mounts a newer document before it is.
+        """
+        return tuple(
+            pod for pod in self.consumers if pod.phase != "Pending" and (pod.endpoint or pod.created_at < since)
+        )
 
     @cached_property
     def signers(self) -> tuple[Pod, ...]:

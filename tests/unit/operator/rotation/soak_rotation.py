@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.record import RESULTS, commit_id, machine
+from novacore_operator.rotation.actions import Step
 from tests.kit.rotationsim.runs import Result, random_run
 
 BATCH = 500
@@ -58,6 +59,8 @@ def add(document: dict[str, Any], results: list[Result], seconds: float) -> None
     document["happened"] = dict(sorted(happened.items()))
     complete = document["runs"] >= document["asked"]
     document["passed"] = complete and not document["violations"] and not document["unfinished"]
+    died = {f"died {when} {step}" for when in ("before", "after") for step in list(Step)[:12]}
+    document["writes_nobody_died_at"] = sorted(died - happened.keys())
 
 
 def main() -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from novacore_contracts.keyset import RingDocument
-from novacore_operator.rotation import guards, history, machine, proof, report
-from novacore_operator.rotation.actions import Prove, Push, ReadLive, RemovePod, Step, WriteDocument
+from novacore_operator.rotation import guards, history, machine, proof, report, rings
+from novacore_operator.rotation.actions import FencePod, Prove, Push, ReadLive, RemovePod, Step, WriteDocument
 from novacore_operator.rotation.guards import GUARDS, Why
 from novacore_operator.rotation.history import Entry, Outcome
 from novacore_operator.rotation.report import Phase
 from novacore_operator.rotation.schedule import OnStraggler, RingPolicy
 from novacore_operator.rotation.seen import KID_REVOKED, OPERATOR, PASSED, Canaries, Memory, Pod, Report, Seen
 from novacore_operator.rotation.timing import PRODUCTION, TEST
-from novacore_operator.rotation.triggers import Trigger, Verb
+from novacore_operator.rotation.triggers import Mode, Trigger, Verb
 from tests.unit.operator.rotation.test_rings import NOW, make_document, make_half
 
 ROTATE = Trigger(Verb.ROTATE, "serviceJwt", "now")
@@ -343,11 +343,27 @@ def test_only_a_refusal_by_its_name_proves_that_a_key_is_revoked(answer: str) ->
         replace(pod, report=replace(pod.report, kids=frozenset())) for pod in seen.pods if pod.report is not None
     )
     seen = replace(seen, pods=gone, canaries={"svc-1": answers})
-    assert proof.refusal(seen, "svc-1").complete
+    assert proof.refusal(seen, "svc-1", LATER).complete
     answers = answers | {(OPERATOR, "uid-memory-1"): answer}
-    refusal = proof.refusal(replace(seen, canaries={"svc-1": answers}), "svc-1")
+    refusal = proof.refusal(replace(seen, canaries={"svc-1": answers}), "svc-1", LATER)
     assert [str(item) for item in refusal.stragglers] == [
         f"memory-1 answered {answer} to a canary, expected kid_revoked"
+    ]
+
+
+def test_a_pod_that_is_starting_is_not_fenced_and_one_that_may_come_back_is() -> None:
+    before = make_document("active", "pending")
+    document = rings.revoke(before, ["svc-1"], now=NOW, until=NOW + 86_460, trigger="revoke/x")
+    at = float(NOW + 60)
+    pods = (
+        make_pod("auth-billing-1", document),
+        make_pod("memory-1", None, created_at=at - 50, endpoint=False),  # made after the revocation, not Ready yet
+        make_pod("memory-2", None, created_at=NOW - 50.0, endpoint=False),  # stopped: it may go on as it was
+        make_pod("memory-3", None, created_at=at - 5),
+    )
+    seen = make_seen(document=document, pods=pods, triggers=(), halves=())
+    assert [item for item in machine.plan(seen, at) if isinstance(item, FencePod)] == [
+        FencePod(Step.UNLABEL, "memory-2", "uid-memory-2", "does not answer")
     ]
 
 
@@ -365,6 +381,38 @@ def test_a_standby_that_was_not_proven_does_not_take_over() -> None:
     assert [(key.kid, key.state) for key in write.document.keys] == [("svc-3", "active")]
     stray = replace(asked, halves=(*asked.halves, make_half(3)))  # not minted for this trigger: exposed too
     assert machine.plan(stray, LATER)[-1].n == 4  # type: ignore[union-attr]
+
+
+def test_users_are_given_the_life_of_a_token_to_renew_before_their_key_is_revoked() -> None:
+    document = replace(make_document("retiring", "active", "pending"), ring="userJwt", ttl_max=900)
+    drain = Trigger(Verb.REVOKE, "userJwt", "x", ("svc-1",), Mode.DRAIN, "r")
+    begin = float(NOW + 2)
+    memory = Memory(peak=7, asked={drain.mark: begin})
+    seen = make_seen(ring="userJwt", document=document, triggers=(drain,), memory=memory)
+
+    def revokes(at: float, ring: str) -> bool:
+        found = machine.plan(replace(seen, ring=ring), at)
+        return any(isinstance(item, WriteDocument) and item.step is Step.REVOKE for item in found)
+
+    assert not revokes(begin + 959, "userJwt")
+    assert revokes(begin + 960, "userJwt")
+    assert revokes(begin + 10, "serviceJwt")  # services are told, and are given ten seconds
+
+
+def test_a_drain_does_not_take_over_a_standby_that_a_silent_pod_lacks() -> None:
+    document = make_document("active", "pending")
+    pods = (make_pod("auth-billing-1", document), make_pod("memory-1", None))
+    drain = Trigger(Verb.REVOKE, "serviceJwt", "x", ("svc-1",), Mode.DRAIN, "r")
+    asked = Memory(peak=7, asked={drain.mark: LATER})
+    seen = make_seen(pods=pods, triggers=(drain,), canaries={"svc-2": canaries(pods[:1])}, memory=asked)
+
+    def step(at: float, trigger: Trigger) -> Step | None:
+        found = machine.plan(replace(seen, triggers=(trigger,)), at)
+        return next((item.step for item in found if isinstance(item, WriteDocument)), None)
+
+    assert step(LATER + 9, drain) is None
+    assert step(LATER + 10, drain) is Step.REVOKE  # its patience is over: one generation, as if immediate
+    assert step(LATER, replace(drain, mode=Mode.IMMEDIATE)) is Step.REVOKE
 
 
 # --- times ------------------------------------------------------------------------------------------------------------
