@@ -151,8 +151,10 @@ def _warnings(seen: Seen, now: float) -> tuple[str, ...]:
 def _look_again_s(seen: Seen, now: float, phase: Phase, due: float | None) -> float:
     """Return the seconds until something may have changed by itself."""
     timing = seen.timing
-    if phase not in (Phase.IDLE, Phase.RETIRE) or machine.plan(seen, now):
+    if phase is Phase.REVOKE:
         return timing.busy_look_s
+    if phase not in (Phase.IDLE, Phase.RETIRE) or machine.plan(seen, now):
+        return _busy_look_s(seen, now, due)
     times = [timing.idle_look_s]
     if due is not None:
         times.append(due - now)
@@ -162,3 +164,15 @@ def _look_again_s(seen: Seen, now: float, phase: Phase, due: float | None) -> fl
             end = since + seen.good.ttl_max + timing.overlap_margin_s
             times += [end - now, max(since, key.since) + timing.destroy_private_s - now]
     return max(min((item for item in times if item > 0), default=timing.idle_look_s), timing.busy_look_s)
+
+
+def _busy_look_s(seen: Seen, now: float, due: float | None) -> float:
+    """Return the pause between looks: the longer nothing has moved, the longer."""
+    timing = seen.timing
+    begun = [float(seen.good.issued_at), *seen.memory.asked.values()]
+    if due is not None and due <= now:
+        begun.append(due)
+    age = now - max(begun)
+    if age < timing.eager_s:
+        return timing.busy_look_s
+    return timing.patient_look_s if age < timing.ack_timeout_s else timing.tired_look_s

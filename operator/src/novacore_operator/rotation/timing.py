@@ -37,6 +37,9 @@ class Timing:
     drain_patience_s: float = 10  # for callers to renew before the key is revoked under them
 
     busy_look_s: float = 0.5  # between two looks while something is under way
+    eager_s: float = 120  # … for so long; then a pod is in the way, and each look asks it and all others
+    patient_look_s: float = 5
+    tired_look_s: float = 30  # after `ack_timeout_s`
     idle_look_s: float = 600
 
     @property
@@ -68,6 +71,9 @@ TEST = Timing(
     fence_after_s=3,
     drain_patience_s=3,
     busy_look_s=0.2,
+    eager_s=20,
+    patient_look_s=1,
+    tired_look_s=2,
     idle_look_s=5,
 )
 PROFILES = {"production": PRODUCTION, "test": TEST}

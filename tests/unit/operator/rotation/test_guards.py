@@ -286,7 +286,14 @@ def test_a_ring_at_rest_is_looked_at_again_when_something_is_due() -> None:
     assert report.report(resting, LATER).look_again_s == PRODUCTION.idle_look_s
     soon = replace(resting, policy=RingPolicy(ttl_max_s=86_400, interval_s=1100.0, jitter=0.0))
     assert report.report(soon, LATER).look_again_s == pytest.approx(NOW + 1 + 1100 - LATER)
-    assert report.report(make_seen(), LATER).look_again_s == PRODUCTION.busy_look_s
+
+
+def test_the_longer_a_pod_is_in_the_way_the_less_often_all_are_asked_but_not_in_an_emergency() -> None:
+    blocked = make_seen(canaries={}, memory=Memory(peak=7, asked={ROTATE.mark: LATER}))
+    pauses = [report.report(blocked, LATER + age).look_again_s for age in (0, 119, 120, 599, 600)]
+    assert pauses == [0.5, 0.5, 5, 5, 30]
+    revoke = Trigger(Verb.REVOKE, "serviceJwt", "x", ("svc-1",), reason="r")
+    assert report.report(replace(blocked, triggers=(revoke,)), LATER + 600).look_again_s == 0.5
 
 
 def test_one_ring_at_a_time_and_emergencies_first() -> None:
