@@ -84,7 +84,8 @@ class Operator:
         world = self.world
         if not self.alive or not world.api_up:
             return []
-        live, rescued = False, None
+        live = False
+        rescued: tuple[RingDocument, ...] | None = None
         self._proven = {}
         for kid in self._wanted:  # what the last look asked for, it will ask for again
             self._prove(kid)
@@ -110,9 +111,10 @@ class Operator:
                 elif isinstance(action, ReadLive) and not live:
                     live = again = True
                 elif isinstance(action, Rescue) and rescued is None:
-                    held = [pod.claimed.document for pod in world.pods if pod.reachable(world.now) and pod.claimed]
-                    rescued = max(held, key=lambda item: item.generation, default=None)
-                    again = rescued is not None
+                    rescued = tuple(
+                        pod.claimed.document for pod in world.pods if pod.reachable(world.now) and pod.claimed
+                    )
+                    again = True
             if not again or any(is_write(action) for action in actions):
                 break
         self.asked = pushed or bool(self._proven)
@@ -143,7 +145,7 @@ class Operator:
 
     # --- looking --------------------------------------------------------------------------------------------------
 
-    def _look(self, *, live: bool, rescued: RingDocument | None) -> Seen:
+    def _look(self, *, live: bool, rescued: tuple[RingDocument, ...] | None) -> Seen:
         world = self.world
         document, version = world.stored, world.document_version
         halves, private_version = world.halves, world.private_version

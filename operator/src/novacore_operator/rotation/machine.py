@@ -102,22 +102,23 @@ def is_underway(seen: Seen) -> bool:
 def _repair(seen: Seen, now: float) -> list[Action] | None:
     """Return how to get a good document back, or None when there is one.
 
-    A generation below what pods have shown may be a cache that is late, or an old document put back by hand: only a
-    live read tells.
+    A generation below what pods claim may be a cache that is late, an old document put back by hand, or a pod that
+    lies: only a live read, and the signed documents that pods hold, tell.
     """
-    claimed = generations(seen.pods)
-    above = max(seen.memory.peak, claimed)
-    if seen.document is not None and seen.document.generation >= above:
+    document, claimed = seen.document, generations(seen.pods)
+    if document is not None and document.generation >= max(seen.memory.peak, claimed):
         return None
     if not seen.live:
         return [ReadLive()]
-    kept, document = seen.memory.kept, seen.document
-    candidates = [item for item in (kept, seen.rescued, document) if item is not None]
+    candidates = [item for item in (seen.memory.kept, *(seen.rescued or ()), document) if item is not None]
     best = max(candidates, key=lambda item: item.generation, default=None)
-    if claimed and (best is None or best.generation < claimed) and seen.rescued is None:
+    if seen.rescued is None and claimed > (best.generation if best is not None else 0):
         return [Rescue()]
     if best is None:
         return []  # nothing was ever written: the first document is minted with the installation's other material
+    above = max(best.generation, seen.memory.peak)
+    if document is not None and document.generation >= above:
+        return None  # a claim that no signature backs
     restored = rings.repair(best, above=above, now=int(now))
     return [WriteDocument(Step.REPAIR, restored, seen.document_version, "SecretRepaired")]
 

@@ -22,7 +22,6 @@ from novacore_operator.rotation.seen import (
     Memory,
     Pod,
     Seen,
-    generations,
 )
 
 
@@ -132,8 +131,9 @@ def watched_kid(seen: Seen) -> str | None:
 def remember(seen: Seen, now: float) -> Memory:
     """Return what is remembered after this look."""
     memory, document, kid = seen.memory, seen.document, watched_kid(seen)
-    peak = max(memory.peak, generations(seen.pods), document.generation if document is not None else 0)
-    kept = document if document is not None and document.generation >= peak else memory.kept
+    signed = [item for item in (memory.kept, document, *(seen.rescued or ())) if item is not None]
+    kept = max(signed, key=lambda item: item.generation, default=None)  # what a pod merely claims is not among them
+    peak = max(memory.peak, kept.generation if kept is not None else 0)
     evidence = _evidence(memory, seen, document, now) if document is not None else memory.evidence
     proven, missing = memory.proven, memory.missing
     if kid is None:

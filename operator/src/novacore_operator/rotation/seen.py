@@ -83,7 +83,7 @@ class Evidence:
 class Memory:
     """What one operator process remembers of a ring."""
 
-    peak: int = 0  # highest generation seen anywhere
+    peak: int = 0  # highest generation of a document that was signed by our root key
     kept: RingDocument | None = None  # last good document
     evidence: Mapping[str, Evidence] = field(default_factory=lambda: NOTHING)  # kid -> its last complete proof
     proven: tuple[str, float] | None = None  # kid, and since when every look has found it proven
@@ -112,7 +112,7 @@ class Seen:
     status_version: str = ""  # of the resource, whose status holds the history
     memory: Memory = Memory()
     restorable: frozenset[str] = frozenset()  # kids whose private half the operator still holds
-    rescued: RingDocument | None = None  # highest validly signed document that a pod returned, if they were asked
+    rescued: tuple[RingDocument, ...] | None = None  # validly signed documents that pods returned; None: not asked
     busy_ring: str = ""  # another ring that is in the middle of something: nothing is begun here meanwhile
 
     @property

@@ -10,7 +10,7 @@ import pytest
 
 from novacore_contracts.keyset import RingDocument
 from novacore_operator.rotation import guards, history, machine, proof, report, rings
-from novacore_operator.rotation.actions import FencePod, Prove, Push, ReadLive, RemovePod, Step, WriteDocument
+from novacore_operator.rotation.actions import FencePod, Prove, Push, ReadLive, RemovePod, Rescue, Step, WriteDocument
 from novacore_operator.rotation.guards import GUARDS, Why
 from novacore_operator.rotation.history import Entry, Outcome
 from novacore_operator.rotation.report import Phase
@@ -316,10 +316,23 @@ def test_a_document_below_what_pods_have_shown_is_read_live_before_it_is_repaire
     pods = (make_pod("auth-billing-1", ahead, report={"generation": 9}),)
     seen = make_seen(document=ahead, pods=pods)
     assert machine.plan(seen, LATER) == [ReadLive()]
-    live = replace(seen, live=True, rescued=replace(ahead, generation=9))
+    assert machine.plan(replace(seen, live=True), LATER) == [Rescue()]
+    live = replace(seen, live=True, rescued=(replace(ahead, generation=9), ahead))
     [action] = machine.plan(live, LATER)
     assert isinstance(action, WriteDocument)
     assert (action.step, action.document.generation) == (Step.REPAIR, 10)
+
+
+@pytest.mark.invariant("ROT-4")
+def test_a_generation_that_a_pod_claims_without_a_signature_moves_nothing() -> None:
+    document = make_document("active", "pending")
+    liar = make_pod("memory-1", document, report={"generation": 1_000_000})
+    pods = (make_pod("auth-billing-1", document), liar)
+    seen = make_seen(document=document, pods=pods, canaries={"svc-2": canaries(pods)}, live=True, rescued=(document,))
+    assert proof.remember(seen, LATER).peak == document.generation
+    [action] = machine.plan(seen, LATER)
+    assert isinstance(action, WriteDocument)
+    assert (action.step, action.document.generation) == (Step.SWITCH, document.generation + 1)
 
 
 def test_nothing_is_minted_on_what_a_cache_says() -> None:
