@@ -1,7 +1,7 @@
 """What `machine.plan` wants done. A write touches one object and rests on the version read; an ask changes nothing.
 
 A write whose version is no longer the object's is refused by the API server (409): read again, plan again. No action
-carries a private half: whoever carries out `MintHalf` makes the key.
+carries a private half: whoever carries out `MintHalf` makes the key (`halves.mint`).
 """
 
 from __future__ import annotations
