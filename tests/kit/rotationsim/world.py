@@ -263,9 +263,10 @@ class World:
         return None
 
     def renew(self, pod: SimPod) -> bool:
-        """Let a caller ask for a token; it keeps the one it has if there is none to be had."""
+        """Let a caller ask for a token; it keeps the one it has if there is none to be had. A first may be of any."""
         view = pod.view
-        token = self.ask_token(pod.service, view.document.generation if view is not None else 0)
+        asked_before = view is not None and pod.renew_at > 0
+        token = self.ask_token(pod.service, view.document.generation if view is not None and asked_before else 0)
         if token is None:
             pod.retry_at = self.now + self.draw.uniform(0.5, 2.0)
             return False

@@ -57,6 +57,25 @@ def test_r07_an_operator_that_dies_at_a_write_finishes_with_one_key_for_each_num
     assert run.watch.requests > 500
 
 
+def test_a_pod_that_is_born_before_any_signer_has_the_newest_document_gets_a_token() -> None:
+    """The operator dies between writing a standby and pushing it; mounts take a minute."""
+    run = make_run(dies={Step.STANDBY: "after"}, faults=Faults(mount_s=(60.0, 120.0), restart_s=(40.0, 50.0)))
+    world = run.world
+    run.rotate("now")
+    run.until(lambda: run.operator.down != [], within_s=60, dt=0.5)
+    born = world.spawn("gateway")
+    run.until(lambda: born.serves(world.now), within_s=12, dt=0.5)
+    newest = world.document.generation
+    assert born.view is not None
+    assert born.view.document.generation == newest
+    assert {signer.view.document.generation for signer in world.signers() if signer.view} == {newest - 1}
+    run.pass_by(10, dt=0.5)
+    assert born.token is not None
+    assert not run.operator.alive  # nobody has helped
+    assert run.watch.violations == run.watch.visible == []
+    assert run.watch.requests > 1_000
+
+
 @pytest.mark.invariant("ROT-7")
 def test_r08_two_operators_at_once_make_one_key_for_each_rotation() -> None:
     world = World(8, ttl_s=TTL_S, timing=SHORT)

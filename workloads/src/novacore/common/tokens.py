@@ -140,10 +140,13 @@ class ServiceTokens:
 
     async def _ask(self) -> ServiceToken:
         ring = self._keyrings.ring("serviceJwt")
+        # A first token may come from a signer that is behind us: its key is trusted, unless it was revoked, and then we
+        # ask again before we send. A pod born just after a write would else wait for a signer's mount.
+        at_least = ring.document.generation if ring and self._held else 0
         bootstrap = await asyncio.to_thread(self._paths.identity_token.read_text)
         async with self._session().post(
             f"{self._url}/internal/token",
-            json={"min_generation": ring.document.generation if ring else 0},
+            json={"min_generation": at_least},
             headers={"Authorization": f"Bearer {bootstrap.strip()}"},
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
         ) as response:
