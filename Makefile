@@ -125,6 +125,10 @@ soak-stripe: $(UV) ## 100,000 events of Stripe through every change of keys, fig
 	@EVENTS=$(or $(EVENTS),100000) SEED=$(or $(SEED),1) $(RUN) pytest tests/service/auth_billing/soak_stripe.py \
 	  --timeout 14400 --show-capture=no
 
+.PHONY: soak-rotation
+soak-rotation: $(UV) ## 10,000 seeded key rotations among faults in virtual time, figures under loadtest/results/ (RUNS=10000 SEED=1)
+	@$(RUN) python -m tests.unit.operator.rotation.soak_rotation --runs $(or $(RUNS),10000) --seed $(or $(SEED),1)
+
 .PHONY: bench-scale
 bench-scale: $(UV) ## The operator with 1,000 installations: memory, reaction, drift, writes; gated by loadtest/ranges (N=1000)
 	@$(CLUSTER) tools
