@@ -95,7 +95,7 @@ async def test_another_replica_follows_a_run_that_still_writes(stage_of, user):
 async def test_an_expired_stream_is_404(stage, user, redis_client):
     run_id = (await stage.stream(user)).run_id
     assert 0 < redis_client.ttl(f"run:{run_id}") <= 3600
-    await until(lambda: not stage.running.service._logs.here(run_id))
+    await until(lambda: not stage.running.service._logs.here(UUID(run_id)))
     redis_client.delete(f"run:{run_id}")
     assert (await stage.get(f"/chat/runs/{run_id}/stream", user)).status_code == 404
 
