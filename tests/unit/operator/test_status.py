@@ -96,6 +96,16 @@ def test_ready_is_never_said_too_early(
         assert all(condition["observedGeneration"] == nova.generation for condition in status["conditions"])
 
 
+def test_a_component_whose_last_change_nobody_has_looked_at_is_not_called_unavailable() -> None:
+    there, ref = world(), deployment("memory")
+    there.objects[ref] = replace(there.objects[ref], generation=there.objects[ref].generation + 1)
+    status = status_of(there)
+    part = next(item for item in status["components"] if item["name"] == "memory")
+    assert ready(status)[0] == "False"
+    assert part["reason"] == Reason.ROLLING_OUT
+    assert "has not looked at the last change" in part["message"]
+
+
 def test_the_same_situation_gives_the_same_status_and_so_no_write() -> None:
     """STATUS-2."""
     first = status_of(world())
