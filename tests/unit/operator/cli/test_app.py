@@ -167,7 +167,9 @@ def test_each_mistake_in_a_file_has_its_line(cluster: FakeCluster) -> None:
 @pytest.mark.parametrize("arguments", [["status", "--watch"], ["logs", "memory", "--follow"]], ids=" ".join)
 def test_what_goes_on_until_ctrl_c_ends_well_by_it(cluster: FakeCluster, arguments: list[str]) -> None:
     cluster.has(resource()).answers("logs", out='[pod/p/c] {"event": "started"}\n', hold_s=60)
-    program = "from novacore_operator.cli.app import main; main()"
+    # As at a terminal, also where whoever started the tests ignores the signal, as shells do for what is in the background.
+    interrupted = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{interrupted}; from novacore_operator.cli.app import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
