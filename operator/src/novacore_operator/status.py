@@ -23,7 +23,6 @@ from novacore_operator.reasons import Reason
 from novacore_operator.state import (
     ClaimFacts,
     JobFacts,
-    Live,
     Manifest,
     Nova,
     Observed,
@@ -214,7 +213,7 @@ def _part(nova: Nova, ref: Ref, manifest: Manifest, seen: Observed, view: View) 
     updated = facts.updated if current else 0
     available = facts.available
     ready = current and updated == facts.total == facts.replicas == desired and available >= desired
-    reason, message = (Reason.READY, "") if ready else _why_not(name, ref, facts, seen, view, live)
+    reason, message = (Reason.READY, "") if ready else _why_not(name, ref, facts, seen, view)
     if reason is Reason.COMPONENT_UNAVAILABLE and not nova.status.get("release", {}).get("current"):
         reason = Reason.INSTALLING  # it has never been available: nothing is wrong yet
     annotations = manifest["metadata"]["annotations"]
@@ -237,12 +236,10 @@ def _image(spec: Mapping[str, Any]) -> str:
     return str(spec["template"]["spec"]["containers"][0]["image"])
 
 
-def _why_not(
-    name: str, ref: Ref, facts: WorkloadFacts, seen: Observed, view: View, live: Live | None
-) -> tuple[Reason, str]:
+def _why_not(name: str, ref: Ref, facts: WorkloadFacts, seen: Observed, view: View) -> tuple[Reason, str]:
     """Return the most telling cause: a gate, then what the kubelet says, then what the controller says."""
     held = view.held.get(ref)
-    if live is None:
+    if ref not in seen.objects:
         return Reason.INSTALLING, held.message if held is not None else "is being created"
     pod = _troubled(name, seen.pods)
     if pod is not None:
@@ -252,11 +249,16 @@ def _why_not(
         return said
     if held is not None:
         return held.reason, held.message
-    if facts.updated < facts.replicas or facts.total > facts.updated or ref in view.pending:
+    return _pods_say(facts, pending=ref in view.pending)
+
+
+def _pods_say(facts: WorkloadFacts, *, pending: bool) -> tuple[Reason, str]:
+    """Return what the numbers of pods say of a workload that is not as wanted."""
+    if facts.updated < facts.replicas or facts.total > facts.updated or pending:
         return Reason.ROLLING_OUT, f"{facts.updated} of {facts.replicas} pods are of the new revision"
-    if facts.available >= facts.replicas:  # it looks well, and what was written last is not in it yet
-        return Reason.ROLLING_OUT, "its controller has not looked at the last change yet"
-    return Reason.COMPONENT_UNAVAILABLE, f"{facts.available} of {facts.replicas} pods are available"
+    if facts.available < facts.replicas:
+        return Reason.COMPONENT_UNAVAILABLE, f"{facts.available} of {facts.replicas} pods are available"
+    return Reason.ROLLING_OUT, "its controller has not looked at the last change yet"
 
 
 def _controller_says(facts: WorkloadFacts) -> tuple[Reason, str] | None:
