@@ -27,21 +27,27 @@ class Made:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
-        self._known: OrderedDict[str, _Built] = OrderedDict()  # by uid of the resource
+        self._known: OrderedDict[tuple[str, str], _Built] = OrderedDict()  # by namespace and uid of the resource
 
     def of(self, nova: Nova, seen: Observed, material: Material) -> Mapping[Ref, Manifest]:
         """Return what must exist."""
         setting = setting_of(nova, seen)
-        known = self._known.get(nova.uid)
+        key = (nova.namespace, nova.uid)
+        known = self._known.get(key)
         if known is None or not known.fits(nova, setting, seen, material):
             looked_at = _Looked(seen.objects)
             manifests = build(nova, replace(seen, objects=looked_at), material)
             known = _Built(nova.spec, setting, seen.operator_namespace, material, looked_at, manifests)
-            self._known[nova.uid] = known
+            self._known[key] = known
             if len(self._known) > self._kept:
                 self._known.popitem(last=False)
-        self._known.move_to_end(nova.uid)
+        self._known.move_to_end(key)
         return known.manifests
+
+    def forget(self, namespace: str) -> None:
+        """Drop what is kept of a namespace, its keys and passwords with it."""
+        for key in [key for key in self._known if key[0] == namespace]:
+            del self._known[key]
 
 
 @dataclass(frozen=True, slots=True)

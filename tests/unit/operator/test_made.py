@@ -1,8 +1,10 @@
 """What is remembered is what would be built."""
 
+import gc
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -92,3 +94,24 @@ def test_only_the_last_few_installations_are_remembered() -> None:
     assert made.of(resources[2], seen, material) is third
     assert made.of(resources[1], seen, material) is second
     assert made.of(resources[0], seen, material) is not first
+
+
+def test_of_a_deleted_installation_nothing_is_kept() -> None:
+    made, seen, material = Made(), World().seen(), make_material()
+    made.of(make_nova(uid="one"), seen, material)
+    made.of(make_nova(uid="two"), seen, material)
+    made.forget("test")
+    assert not gc_keeps(made, material[names.MIGRATE_CREDS]["admin.json"])
+
+
+def gc_keeps(root: object, value: bytes) -> bool:
+    """Return whether a value can be reached from an object."""
+    known, waiting = {id(root)}, [root]
+    while waiting:
+        for item in gc.get_referents(waiting.pop()):
+            if item is value:
+                return True
+            if id(item) not in known and not isinstance(item, type | ModuleType | FunctionType):
+                known.add(id(item))
+                waiting.append(item)
+    return False

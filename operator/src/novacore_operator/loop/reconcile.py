@@ -93,7 +93,7 @@ class Reconciler:
         self._store = store
         self._metrics = metrics
         self._identity = identity
-        self._fights: dict[str, Fights] = {}  # by uid of the resource
+        self._fights: dict[tuple[str, str], Fights] = {}  # by namespace and uid of the resource
         self._told: dict[tuple[str, str, str], float] = {}
         self._completed: dict[str, _Completed] = {}  # by namespace
         self._made = Made()
@@ -241,12 +241,15 @@ class Reconciler:
     def forget(self, namespace: str) -> None:
         """Drop what is kept of an installation whose resource is gone."""
         self._completed.pop(namespace, None)
+        self._made.forget(namespace)
+        self._fights = {key: fights for key, fights in self._fights.items() if key[0] != namespace}
 
     def _fights_of(self, nova: Nova) -> Fights:
         """Return the memory of conflicts: a new one with each generation."""
-        fights = self._fights.get(nova.uid)
+        key = (nova.namespace, nova.uid)
+        fights = self._fights.get(key)
         if fights is None or fights.generation != nova.generation:
-            fights = self._fights[nova.uid] = Fights(nova.generation)
+            fights = self._fights[key] = Fights(nova.generation)
         return fights
 
     async def _judge(self, nova: Nova, after: Observed, intended: Plan, view: View) -> tuple[Observed, View, bool]:

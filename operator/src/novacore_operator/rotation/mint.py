@@ -5,7 +5,7 @@ nothing. MINT-2 the first document of a JWT ring has an active and a standby key
 MINT-3 a document that is made anew has a generation above the one it replaces, and above any small number that a pod
 may still hold when that one is lost (the Unix time). MINT-4 a document that is lost or was tampered with never brings a
 key into the ring whose private half we do not hold as active.
-Not here: when to rotate, and proof that the pods hold a key (a later release).
+Not here: when to rotate (`machine`), and proof that the pods hold a key (`proof`).
 """
 
 from __future__ import annotations
@@ -381,7 +381,7 @@ def _given(forge: _Forge, secret: dict[str, bytes], ring: str, wanted: dict[str,
 
 
 def _one_key(forge: _Forge, ring: str, material: dict[str, Any], *, before: RingDocument | None) -> RingDocument:
-    n = before.active.n if before else 1
+    n = before.active.n + (before.active.material != material) if before else 1  # another value has another id
     kid = f"{ring}-{n}"
     key = RingKey(kid=kid, n=n, state="active", since=forge.unix, material=material)
     generation = before.generation + 1 if before else 1

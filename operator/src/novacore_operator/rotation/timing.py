@@ -1,7 +1,7 @@
-"""Every time of a rotation, in one place. `PRODUCTION` is what runs; `TEST` makes a rotation take seconds.
+"""Every time of a rotation, in one place. `PRODUCTION` is for installations; `TEST` makes a rotation take seconds.
 
-The operator's flag `--timing-profile=test` chooses `TEST`; the services take `ttl_max` from the ring document. No other
-module of `rotation` may hold a time of its own. Seconds throughout.
+The services take `ttl_max` from the ring document. No other module of `rotation` may hold a time of its own. Seconds
+throughout.
 """
 
 from __future__ import annotations
@@ -76,4 +76,3 @@ TEST = Timing(
     tired_look_s=2,
     idle_look_s=5,
 )
-PROFILES = {"production": PRODUCTION, "test": TEST}

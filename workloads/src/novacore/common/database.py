@@ -113,11 +113,6 @@ class Database:
         self._gauge(pool)
         return conn
 
-    async def dedicated(self) -> asyncpg.Connection[Any]:
-        """Return a connection of its own for LISTEN (a pooled one would be reset). The caller closes it."""
-        conn: asyncpg.Connection[Any] = await asyncpg.connect(**self._target(), timeout=CONNECT_TIMEOUT_S)
-        return conn
-
     async def keep_connected(self) -> None:
         """Build the pool as soon as there are credentials and a server, and a new one when the credentials change."""
         delay = 0.2
