@@ -328,6 +328,20 @@ class Reason(StrEnum):
     )
 
 
+CONDITIONS = {
+    "Ready": "All of it runs as the spec asks, at the desired revision. `kubectl wait` for this one.",
+    "SecretsReady": "All keys, passwords and certificates are in place.",
+    "DataStoresReady": "Postgres and Redis answer, or, where others run them, a migration has proven it.",
+    "MigrationsApplied": "The schemas are those of this release.",
+    "Progressing": "Something is under way, and its reason says what.",
+    "Degraded": "What once ran has less than it should, also while a roll-out is under way. Alert on this one.",
+    "RolledBack": "This generation was taken back, and the last good release is in force or on its way.",
+    "FieldConflict": "Another manager insists on a field, and it was left to him.",
+    "Paused": "`spec.paused` is true: nothing is changed, repaired or taken back.",
+}
+"""The types of condition, and what it means that one is True."""
+
+
 def reference_page() -> str:
     """Return `docs/reference/conditions.md`."""
     lines = [
@@ -335,8 +349,14 @@ def reference_page() -> str:
         "",
         "# Conditions and reasons",
         "",
-        "`kubectl get nova` shows `Ready` and its reason. Each reason below says what it means, what usually causes",
-        "it, and what to do. The same words are used in Events, in logs and as metric labels.",
+        "`kubectl get nova` shows `Ready` and its reason; `kubectl novacore status` shows all conditions.",
+        "",
+        "| condition | what True means |",
+        "|---|---|",
+        *(f"| `{name}` | {text} |" for name, text in CONDITIONS.items()),
+        "",
+        "Each reason below says what it means, what usually causes it, and what to do. The same words are used in Events,",
+        "in logs and as metric labels.",
         "",
     ]
     for reason in Reason:

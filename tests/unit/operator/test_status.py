@@ -12,7 +12,7 @@ from novacore_contracts.releases import CURRENT
 from novacore_operator.loop.reconcile import view_of
 from novacore_operator.plan import plan
 from novacore_operator.policies import Finding
-from novacore_operator.reasons import Reason
+from novacore_operator.reasons import CONDITIONS, Reason
 from novacore_operator.state import JobFacts, Nova, PodFacts, Ref, WorkloadFacts
 from novacore_operator.status import View, compute, condition_of
 from tests.unit.operator.make import NOW, REDIS, World, deployment, make_material, make_nova
@@ -40,6 +40,10 @@ def ready(status: dict[str, Any]) -> tuple[str, str]:
     """Return status and reason of Ready."""
     condition = condition_of(status, "Ready")
     return condition["status"], condition["reason"]
+
+
+def test_every_condition_is_told_in_the_reference() -> None:
+    assert [condition["type"] for condition in status_of(world())["conditions"]] == list(CONDITIONS)
 
 
 def test_all_is_ready_when_all_is() -> None:
