@@ -355,8 +355,8 @@ def reference_page() -> str:
         "|---|---|",
         *(f"| `{name}` | {text} |" for name, text in CONDITIONS.items()),
         "",
-        "Each reason below says what it means, what usually causes it, and what to do. The same words are used in Events,",
-        "in logs and as metric labels.",
+        "Each reason below says what it means, what usually causes it, and what to do. The same words are used in",
+        "Events, in logs and as metric labels.",
         "",
     ]
     for reason in Reason:
