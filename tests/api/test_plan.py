@@ -35,8 +35,8 @@ def test_what_is_planned_is_what_is_written(
     with swept(tmp_path_factory.mktemp("plan")) as sweep:
         report = run(sweep, cases=CASES, seed=SEED, within_s=TIME_S, at_least=ENOUGH, each=EACH)
     say(f"plan: {report.line()}; {time.monotonic() - began:.0f} s")
-    assert not report.errors, "\n".join(report.errors)
-    assert not report.mismatches, "\n".join(map(str, report.mismatches))
+    faults = [*map(str, report.mismatches), *report.errors]
+    assert not faults, "\n".join(faults)
     assert report.cases >= ENOUGH, report.line()
 
 

@@ -45,6 +45,7 @@ ERRORS_MAX = 5
 SEVERAL = 0.3
 LEFT_BEHIND = ("Planned", "Paused", "MaintenanceWait")
 """Reasons of `Ready=False` that are the end of a case, beside those of a blocked spec."""
+REFUSALS = ("ApplyRefused", "StorageChangeRefused")
 CREATED = 201
 REFUSED = 400
 
@@ -365,7 +366,7 @@ class Stream:
                 f"no end within {END_S} s: generation {last.get('metadata', {}).get('generation')}, Ready is {ready}"
             ]
         wanted = Counter(_write(change) for change in now)
-        done, words = self._done(wanted, may_be_refused=condition(end, "Ready")["reason"] == "ApplyRefused")
+        done, words = self._done(wanted, may_be_refused=condition(end, "Ready")["reason"] in REFUSALS)
         words += [f"planned and not written: {_said(write)}" for write in (wanted - done).elements()]
         words += [f"written and not planned: {_said(write)}" for write in (done - wanted).elements()]
         if condition(end, "Ready")["reason"] == "Planned" and end["status"]["plan"]["hash"] != plan_hash:

@@ -117,7 +117,7 @@ async def carry_out(
             try:
                 outcome = await _write(kube, cache, metrics, action, live=live_of(action.ref), fights=fights)
             except NovaError as refusal:
-                error = _named(action, refusal)
+                error = named(action.ref, action.manifest, refusal)
                 applied.refused[action.ref] = error
                 log.warning("write_refused", object=str(action.ref), reason=error.reason, message=error.message)
                 return
@@ -139,14 +139,14 @@ async def carry_out(
     return applied
 
 
-def _named(action: Action, error: NovaError) -> NovaError:
+def named(ref: Ref, manifest: Manifest | None, error: NovaError) -> NovaError:
     """Return a refusal by the name that says what to do: of a volume that cannot grow."""
-    if action.ref.kind != PERSISTENT_VOLUME_CLAIM.name or action.manifest is None or "resize" not in error.message:
+    if ref.kind != PERSISTENT_VOLUME_CLAIM.name or manifest is None or "resize" not in error.message:
         return error
-    size = action.manifest["spec"]["resources"]["requests"]["storage"]
+    size = manifest["spec"]["resources"]["requests"]["storage"]
     return Blocked(
         Reason.STORAGE_CHANGE_REFUSED,
-        f"{action.ref} cannot grow to {size}: set allowVolumeExpansion: true on its StorageClass, if its provisioner "
+        f"{ref} cannot grow to {size}: set allowVolumeExpansion: true on its StorageClass, if its provisioner "
         f"can do it ({error.message})",
     )
 

@@ -56,6 +56,9 @@ SILENCE_S = 100
 UNTYPED = "failed to create typed patch object"
 """The API server's words for an apply that does not fit the kind's schema."""
 
+RBAC_SAYS = re.compile(r'User "[^"]*" cannot ')
+"""In a 403 that means a right is missing. Admission answers 403 too, and another right would not help there."""
+
 OTHER_KINDS: dict[str, Kind] = {
     KIND: Kind(KIND, API_VERSION, PLURAL, wave=None),
     "Lease": Kind("Lease", "coordination.k8s.io/v1", "leases", wave=None),
@@ -339,7 +342,7 @@ def _translated(error: ApiException, what: str) -> NovaError:
         answer, message = {}, str(error.reason)
     message = message[:500]
     known: dict[int, type[NovaError]] = {404: NotFound, 409: Conflict, 410: Gone, 403: Forbidden, 401: Retry}
-    if error.status == 403 and "exceeded quota" in message:
+    if error.status == 403 and not RBAC_SAYS.search(message):  # a quota, a volume that cannot grow, a policy
         return Blocked(Reason.APPLY_REFUSED, f"{what}: {message}")
     if error.status in known:
         reason = Reason.FORBIDDEN if error.status in (401, 403) else Reason.APPLY_REFUSED

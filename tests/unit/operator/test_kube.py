@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from novacore_operator.errors import Blocked, Fatal, NovaError, Retry
-from novacore_operator.kube import ApiException, Kube, _translated
+from novacore_operator.kube import ApiException, Forbidden, Kube, _translated
 from novacore_operator.reasons import Reason
 from novacore_operator.telemetry import Metrics
 
@@ -111,3 +111,26 @@ def test_the_synchronous_client_is_never_loaded() -> None:
     script = "import sys, novacore_operator.main; print('kubernetes.client.api_client' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("message", "right_is_missing"),
+    [
+        (
+            'secrets "a" is forbidden: User "system:serviceaccount:n:o" cannot get resource "secrets" in API group ""',
+            True,
+        ),
+        ('namespaces is forbidden: User "a@example.org" cannot list resource "namespaces"', True),
+        ('persistentvolumeclaims "d" is forbidden: only dynamically provisioned pvc can be resized', False),
+        ('pods "p" is forbidden: exceeded quota: q, requested: pods=1, used: pods=9, limited: pods=9', False),
+        ("admission webhook said no: this image cannot run here", False),
+    ],
+)
+def test_a_403_of_admission_is_no_missing_right(message: str, right_is_missing: bool) -> None:
+    """With `Forbidden` for both, a plan ended in an error where admission refused one of its writes."""
+    error = ApiException(status=403, reason="Forbidden")
+    error.body = json.dumps({"message": message})
+    translated = _translated(error, "apply X x")
+    assert isinstance(translated, Blocked)
+    assert isinstance(translated, Forbidden) is right_is_missing
+    assert translated.reason is (Reason.FORBIDDEN if right_is_missing else Reason.APPLY_REFUSED)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from novacore_operator.api import KIND
+from novacore_operator.apply import named
 from novacore_operator.build.scale import build_scale_handover
 from novacore_operator.errors import Blocked, NovaError
 from novacore_operator.kube import Forbidden, Kube
@@ -156,7 +157,8 @@ class _Trial:
             after = await self._kube.apply(change.manifest, force=True, dry_run=True)
         except Forbidden:
             raise  # whoever asks may not try it: no word about the plan
-        except Blocked as error:
+        except Blocked as refusal:
+            error = named(change.ref, change.manifest, refusal)
             self.refused = self.refused or Finding(error.reason, error.message)
             self.steps.setdefault(change.step, change.ref)
             return replace(change, waits_for=f"the API server refuses it: {error.message}"), before
