@@ -178,6 +178,8 @@ class Player:
         least = self._least.get((namespace, name), 0)
         if item["kind"] != "Deployment" or int(item["spec"].get("replicas", 1)) >= least:
             return False
+        if self._api.get("HorizontalPodAutoscaler", name, namespace) is None:
+            return False  # it went a moment ago: its own watch may be later than this one
         scale = {"spec": {"replicas": least}}
         self._api.patch("Deployment", name, namespace, scale, manager=AUTOSCALER, subresource="scale")
         return True

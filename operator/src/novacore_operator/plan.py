@@ -100,6 +100,8 @@ class Plan:
 
 
 LAST_WAVE = 9
+FIRST_GONE = {"HorizontalPodAutoscaler": 0}
+"""What goes before anything is written: an autoscaler that is still there sets the number of pods that we set."""
 
 
 def setting_of(nova: Nova, seen: Observed) -> mint.Setting:
@@ -211,7 +213,8 @@ def plan(
         if ref not in held
     ]
     actions += [
-        Action(Verb.DELETE, live.ref, Why.UNWANTED, LAST_WAVE, uid=live.uid) for live in _unwanted(nova, seen, wanted)
+        Action(Verb.DELETE, live.ref, Why.UNWANTED, FIRST_GONE.get(live.ref.kind, LAST_WAVE), uid=live.uid)
+        for live in _unwanted(nova, seen, wanted)
     ]
     return Plan(tuple(actions), wanted, held, job)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from novacore_operator import releases
+from novacore_operator.build.scale import pods_wanted
 from novacore_operator.made import Made
 from novacore_operator.plan import Action, Verb, Why, plan
 from novacore_operator.policies import Finding
@@ -195,8 +196,7 @@ def _applied(ref: Ref, manifest: Manifest, before: Live | None, version: int) ->
 
 def _settled(ref: Ref, manifest: Manifest, before: Facts | None, generation: int) -> Facts | None:
     if ref.kind in ("Deployment", "StatefulSet"):
-        old = before.replicas if isinstance(before, WorkloadFacts) else 1
-        n = manifest["spec"].get("replicas", old)
+        n = pods_wanted(manifest, before if isinstance(before, WorkloadFacts) else WorkloadFacts(1, 0, 1, 1, 1))
         templates = manifest["spec"].get("volumeClaimTemplates") or [{}]
         size = templates[0].get("spec", {}).get("resources", {}).get("requests", {}).get("storage", "")
         ordered = manifest["spec"].get("podManagementPolicy") == "OrderedReady"

@@ -237,3 +237,12 @@ def test_the_redis_for_caches_goes_when_caches_are_shared_again_and_no_other_sto
     assert Ref("StatefulSet", "test", "novacore-redis-cache") in deleted
     assert {ref.name for ref in deleted} == {"novacore-redis-cache", names.REDIS_CACHE_CONFIG}
     assert {ref.kind for ref in deleted} == {"StatefulSet", "ConfigMap", "Service", "ServiceAccount", "NetworkPolicy"}
+
+
+def test_an_autoscaler_goes_before_the_number_of_pods_is_ours_again() -> None:
+    """It would set its own number once more, and that would be repaired."""
+    world = World()
+    world.install(make_nova(services={"memory": {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}}}))
+    waves = plan_of(make_nova(generation=2), world, make_material()).waves()
+    assert [(action.verb, action.ref.kind) for action in waves[0]] == [(Verb.DELETE, "HorizontalPodAutoscaler")]
+    assert any(action.ref == deployment("memory") for wave in waves[1:] for action in wave)

@@ -260,3 +260,15 @@ def test_values_of_secrets_do_not_appear() -> None:
     change = with_fields(Change("update", Ref("Secret", "n", "s"), "changed"), before, after)
     assert {(field.old, field.new) for field in change.fields} == {(HIDDEN, HIDDEN)}
     assert "bmV3" not in str(Preview((change,)).as_dict())
+
+
+def test_what_waits_for_a_service_that_an_autoscaler_makes_larger_is_foreseen() -> None:
+    """Without the autoscaler's pods the service never settled, and the plan ended before what comes after it."""
+    world = World()
+    world.install(make_nova())
+    scaled = {"autoscaling": {"minReplicas": 2, "maxReplicas": 5}}
+    later = {"image": {"pullSecrets": ["a"]}}
+    nova = make_nova(generation=2, services={"ngs-curriculum": scaled, "reflection-worker": later})
+    changes = [(change.verb, change.ref.name) for change in outline(nova, world.seen(), make_material()).changes]
+    assert ("update", "novacore-reflection-worker") in changes
+    assert changes[-1] == ("create", "novacore-release-1")
