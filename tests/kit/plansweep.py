@@ -39,6 +39,7 @@ SOMEBODY = "test-user"
 """Who changes specs. Not the administrator, whose name the played pods use."""
 END_S = 150
 LATE_S = 2
+AFTER_REFUSAL_S = 30
 CACHES_S = 30
 TRIES = 60
 ERRORS_MAX = 5
@@ -383,7 +384,8 @@ class Stream:
             requests.extend(self.sweep.tail.take(self.sweep.operator.user, self.namespace))
             return not wanted - _named(wanted, _writes(requests))
 
-        late = time.monotonic() + LATE_S
+        # A refusal is said in the first turn, and services that do not wait for what was refused go on after it.
+        late = time.monotonic() + (AFTER_REFUSAL_S if may_be_refused else LATE_S)
         while not complete() and time.monotonic() < late:
             self.sweep.stop.wait(0.05)
         done = _named(wanted, _writes(requests))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from novacore_contracts.services import SERVICES
-from novacore_operator.loop.preview import PAUSED, outline
+from novacore_operator.loop.preview import PAUSED, _until_refused, outline
 from novacore_operator.preview import ALLOCATED, HIDDEN, UNMADE, Change, Preview, with_fields
 from novacore_operator.reasons import Reason
 from novacore_operator.state import Nova, Ref
@@ -272,3 +272,18 @@ def test_what_waits_for_a_service_that_an_autoscaler_makes_larger_is_foreseen() 
     changes = [(change.verb, change.ref.name) for change in outline(nova, world.seen(), make_material()).changes]
     assert ("update", "novacore-reflection-worker") in changes
     assert changes[-1] == ("create", "novacore-release-1")
+
+
+def test_a_refused_write_holds_up_later_waves_what_waits_for_its_pods_and_the_release() -> None:
+    def change(step: int, kind: str) -> Change:
+        return Change("update", Ref(kind, "n", f"{kind}-{step}"), "changed", step=step)
+
+    changes = [change(4, "Deployment"), change(6, "PersistentVolumeClaim"), change(14, "Deployment")]
+    changes += [change(19, "Service"), change(21, "ControllerRevision")]
+
+    def waiting(step: int) -> list[int]:
+        refused = {step: next(one.ref for one in changes if one.step == step)}
+        return [one.step for one in _until_refused(changes, refused) if one.waits_for]
+
+    assert waiting(6) == [19, 21]
+    assert waiting(4) == [6, 14, 19, 21]

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from novacore_operator.api import KIND
 from novacore_operator.apply import named
+from novacore_operator.build.release import CONTROLLER_REVISION
 from novacore_operator.build.scale import build_scale_handover
 from novacore_operator.errors import Blocked, NovaError
 from novacore_operator.kube import Forbidden, Kube
@@ -22,14 +23,16 @@ from novacore_operator.loop.store import Store
 from novacore_operator.observe.observer import Observer
 from novacore_operator.plan import plan, setting_of
 from novacore_operator.policies import Finding
-from novacore_operator.preview import Change, Preview, foresee, unmade, with_fields
+from novacore_operator.preview import STEPS, Change, Preview, foresee, unmade, with_fields
 from novacore_operator.releases import hindrance, in_force, opening, way_back, window_wait_s, with_release
 from novacore_operator.rotation import mint
 from novacore_operator.rotation.adopt import adopt
-from novacore_operator.state import Live, Manifest, Material, Nova, Observed, Ref, WorkloadFacts
+from novacore_operator.state import Live, Manifest, Material, Nova, Observed, Ref, WorkloadFacts, stores
 from novacore_operator.telemetry import Metrics
 
 IN_FLIGHT = 8
+WAITED_FOR = ("StatefulSet", stores.CLUSTER_KIND, "Job", "Deployment")
+"""Kinds whose pods others wait for (policies.rollout)."""
 PAUSED = "the end of the pause: spec.paused is true"
 
 Siblings = tuple[tuple[str, str], ...]
@@ -110,12 +113,26 @@ async def preview(kube: Kube, observer: Observer, nova: Nova, siblings: Siblings
 
 
 def _until_refused(changes: Iterable[Change], steps: Mapping[int, Ref]) -> tuple[Change, ...]:
-    """Return the changes; those after a refused one wait for it, as a refused write ends a turn (apply)."""
-    last = min(steps, default=None)
-    if last is None:
-        return tuple(changes)
-    waits = f"{steps[last]}, which the API server refuses"
-    return tuple(replace(change, waits_for=waits) if change.step > last else change for change in changes)
+    """Return the changes; those that wait for a refused one say so.
+
+    A refused write ends a turn, so later waves are never come to; earlier ones of turns to come are, unless what was
+    refused is what they wait for. And no release is stored that is not Ready.
+    """
+    return tuple(
+        replace(change, waits_for=f"{refused}, which the API server refuses")
+        if (refused := _in_the_way(change, steps)) is not None
+        else change
+        for change in changes
+    )
+
+
+def _in_the_way(change: Change, steps: Mapping[int, Ref]) -> Ref | None:
+    for step, refused in sorted(steps.items()):
+        comes_later = change.step % STEPS > step % STEPS
+        waits = refused.kind in WAITED_FOR or change.ref.kind == CONTROLLER_REVISION.name
+        if change.step > step and (comes_later or waits):
+            return refused
+    return None
 
 
 class _Trial:
