@@ -18,7 +18,7 @@ from tests.kit.nova import nova
 from tests.kit.specs import ALL, Generator, Leaf, changed
 
 SEED = 7
-CASES = 500
+CASES = 250
 EACH = 50
 TIME_S = 240
 TRIES = 100

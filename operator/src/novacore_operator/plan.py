@@ -8,6 +8,7 @@ PLAN-4 no service is created or changed before the migration of this release has
 PLAN-5 Secrets come before everything that mounts them.
 PLAN-6 on the way back to an older release the stages go in reverse, and no migration is waited for: none is undone.
 PLAN-7 with canaries the pods of a service that runs are not touched before its canary has passed.
+PLAN-8 a Secret that others follow from is written before them: whoever dies in between finds it, and makes the same.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class Plan:
 
 
 LAST_WAVE = 9
+DERIVED = (names.KEYSET, names.POSTGRES_TLS, names.REDIS_TLS, names.REDIS_CACHE_TLS, names.MIGRATE_CREDS)
+"""Secrets that follow from others (keys, authorities, passwords), and are written after those (PLAN-8)."""
 FIRST_GONE = {"HorizontalPodAutoscaler": 0}
 """What goes before anything is written: an autoscaler that is still there sets the number of pods that we set."""
 
@@ -220,6 +223,8 @@ def plan(
 
 
 def _wave(ref: Ref) -> int:
+    if ref.kind == "Secret" and ref.name not in DERIVED:
+        return 0
     wave = KINDS[ref.kind].wave
     return LAST_WAVE if wave is None else wave
 

@@ -134,7 +134,8 @@ def test_at_first_install_secrets_come_first_and_services_wait_for_the_migration
     there = World()
     first = plan_of(make_nova(), there, make_material())
     waves = first.waves()
-    assert {action.ref.kind for action in waves[0]} >= {"Secret", "ConfigMap"}
+    assert {action.ref.kind for action in waves[0]} == {"Secret"}
+    assert {action.ref.kind for action in waves[1]} >= {"Secret", "ConfigMap"}
     assert not {action.ref.kind for action in first.actions} & {"Deployment", "Job"}
     there.carry_out(first)
     assert plan_of(make_nova(), there, make_material()).actions == ()
@@ -246,3 +247,14 @@ def test_an_autoscaler_goes_before_the_number_of_pods_is_ours_again() -> None:
     waves = plan_of(make_nova(generation=2), world, make_material()).waves()
     assert [(action.verb, action.ref.kind) for action in waves[0]] == [(Verb.DELETE, "HorizontalPodAutoscaler")]
     assert any(action.ref == deployment("memory") for wave in waves[1:] for action in wave)
+
+
+@pytest.mark.invariant("PLAN-8")
+def test_secrets_that_others_follow_from_are_written_first() -> None:
+    """An operator that was killed in between found a document without its private keys, and minted others."""
+    first = plan_of(make_nova(), World(), make_material()).waves()[0]
+    written = {action.ref.name for action in first}
+    sources = {names.SERVICE_JWT_PRIVATE, names.USER_JWT_PRIVATE, names.CA_PRIVATE, names.POSTGRES_ADMIN}
+    sources |= {names.creds(service.name) for service in SERVICES} | {names.root_secret("test")}
+    assert sources <= written
+    assert written.isdisjoint({names.KEYSET, names.POSTGRES_TLS, names.REDIS_TLS, names.MIGRATE_CREDS})
