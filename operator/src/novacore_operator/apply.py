@@ -3,7 +3,7 @@
 Server-side apply, first without force: a conflict is counted before it is forced for the fields we own. A wave with a
 refused write ends the pass: what mounts a Secret must not come before it (PLAN-5).
 Invariant APPLY-1: a field over which another manager has fought five times in ten minutes is not forced again until the
-spec changes: two that overwrite each other for ever help nobody.
+spec changes: two that overwrite each other for ever help nobody. A conflict whose forced write is refused is no fight.
 """
 
 from __future__ import annotations
@@ -81,6 +81,13 @@ class Fights:
             self._times[key] = [*times, now]
             if len(self._times[key]) >= FIGHTS_MAX:
                 self._lost[ref, field_path] = manager
+
+    def forgive(self, ref: Ref, holders: Iterable[tuple[str, str]]) -> None:
+        """Take back what was counted last: the field was not taken from anybody, so nobody fights over it."""
+        for field_path, manager in holders:
+            times = self._times.get((ref, field_path, manager))
+            if times:
+                times.pop()
 
     def lost(self) -> Mapping[Ref, frozenset[str]]:
         """Return the fields that are left to others, by object."""
@@ -198,4 +205,8 @@ async def _applied(kube: Kube, metrics: Metrics, manifest: Manifest, fights: Fig
         fights.record(ref, conflict.holders)
         if fights.lost().get(ref, frozenset()) & {path for path, _ in conflict.holders}:
             return None  # others that were lost before are not in this manifest
-        return await kube.apply(manifest, force=True)
+        try:
+            return await kube.apply(manifest, force=True)
+        except NovaError:
+            fights.forgive(ref, conflict.holders)
+            raise

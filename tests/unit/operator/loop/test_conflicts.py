@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from novacore_operator.apply import FIGHT_S, FIGHTS_MAX, Fights
+from novacore_operator.errors import Blocked
 from novacore_operator.reasons import Reason
 from novacore_operator.state import Ref
 from tests.unit.operator.loop.simulation import Simulation
@@ -83,3 +84,20 @@ def test_two_managers_who_each_win_sometimes_are_counted_apart() -> None:
     fights.record(MEMORY, [(REPLICAS, "two")])
     assert fights.lost() == {MEMORY: frozenset({REPLICAS})}
     assert '"two"' in fights.told()[0]
+
+
+@pytest.mark.invariant("APPLY-1")
+async def test_a_field_that_could_never_be_taken_back_is_not_given_up() -> None:
+    """Admission refuses the write as long as it likes; once it does not, the write is made as it was planned."""
+    simulation = Simulation()
+    await simulation.run()
+    simulation.rivals["novacore-memory"] = [REPLICAS]
+    simulation.refuse["Deployment"] = Blocked(Reason.APPLY_REFUSED, "a volume that cannot grow, and the like")
+    simulation.world.edit(MEMORY)
+    for _ in range(2 * FIGHTS_MAX):
+        await simulation.turn()
+    assert simulation.condition("FieldConflict")["status"] == "False"
+    simulation.refuse.clear()
+    await simulation.run()
+    assert simulation.condition("FieldConflict")["status"] == "False"
+    assert simulation.condition("Ready")["status"] == "True"
