@@ -25,7 +25,16 @@ from novacore_contracts.identity import (
     SERVICE_AUDIENCE,
     USER_AUDIENCE,
 )
-from novacore_contracts.keyset import JWS_TYPE, KeyState, RingDocument, RingKey, Tombstone, thumbprint
+from novacore_contracts.keyset import (
+    CANARY_REQUEST_TYPE,
+    JWS_TYPE,
+    CanaryRequest,
+    KeyState,
+    RingDocument,
+    RingKey,
+    Tombstone,
+    thumbprint,
+)
 from novacore_contracts.paths import Paths
 
 
@@ -117,6 +126,16 @@ class Keys:
         root = root or self.root
         headers = {"kid": root.kid, "typ": typ}
         return PyJWS().encode(document.to_bytes(), root.private, algorithm="ES256", headers=headers).encode()
+
+    def canary_request(
+        self, ring: str, kid: str, *, ttl: int = 30, root: SigningKey | None = None, typ: str = CANARY_REQUEST_TYPE
+    ) -> dict[str, str]:
+        """The body with which the operator asks a signer for a canary."""
+        asked = CanaryRequest(ring, kid, int(time.time()) + ttl)
+        root = root or self.root
+        headers = {"kid": root.kid, "typ": typ}
+        signed = PyJWS().encode(asked.to_bytes(), root.private, algorithm="ES256", headers=headers)
+        return {"request": signed}
 
     def service_token(
         self, service: str, *, permissions: list[str] | None = None, ttl: int = 3600, key: SigningKey | None = None,

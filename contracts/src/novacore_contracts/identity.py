@@ -55,12 +55,11 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "distillation-worker": frozenset({"memory:read", "memory:write", "policy:*", "act:user", "memory:maintain"}),
     "ngs-curriculum": frozenset({"memory:read", "policy:validate"}),
     "mcp-server": frozenset({"intelligence:*", "memory:read", "memory:log", "ngs:read"}),
-    "operator": frozenset({"rotation:canary"}),
 }
 """`*` of the gateway covers only routes that also need a user token, never `NO_WILDCARD`."""
 
 NO_WILDCARD: frozenset[str] = frozenset(
-    {"quota:write", "act:user", "memory:maintain", "memory:log", "policy:validate", "ngs:award", "rotation:canary"}
+    {"quota:write", "act:user", "memory:maintain", "memory:log", "policy:validate", "ngs:award"}
 )
 
 

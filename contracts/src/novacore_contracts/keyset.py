@@ -24,6 +24,9 @@ from typing import Any, Literal, cast
 from novacore_contracts.identity import JWT_RINGS
 
 JWS_TYPE = "novacore-ring+jws"
+CANARY_REQUEST_TYPE = "novacore-canary-request+jws"
+"""Type of the JWS, signed by a root key, with which the operator asks a signer for a canary: `CanaryRequest`."""
+CANARY_REQUEST_SECONDS_MAX = 60
 DOCUMENT_BYTES_MAX = 65_536
 TRUSTED_KEYS_MAX = 4
 
@@ -132,6 +135,34 @@ class RingDocument:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RingDocumentError(f"not a ring document: {type(error).__name__}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRequest:
+    """Payload of a JWS of `CANARY_REQUEST_TYPE`: make a canary of this ring with this key. `exp`: Unix seconds."""
+
+    ring: str
+    kid: str
+    exp: int
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> CanaryRequest:
+        """Parse and check a payload. RingDocumentError on anything that is not exactly this shape."""
+        try:
+            data = json.loads(raw)
+            if data.keys() != {"ring", "kid", "exp"} or data["ring"] not in JWT_RINGS:
+                raise RingDocumentError("not a canary request: expected ring, kid and exp, of a ring that signs tokens")
+            _check(data["kid"], str)
+            _check(data["exp"], int)
+            return cls(**data)
+        except RingDocumentError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RingDocumentError(f"not a canary request: {type(error).__name__}") from None
 
 
 _FIELDS: dict[str, type] = {

@@ -143,7 +143,6 @@ async def auth(client_for, clock, api_server, tmp_path):
     settings = {
         "kube_api_url": api_server.url,
         "sweep_seconds": 3600,
-        "operator_subject": "system:serviceaccount:ops:novacore-operator",
     }
     async with client_for("auth-billing", settings=settings, clock=clock) as running:
         kube_api = running.platform.paths.kube_api

@@ -11,7 +11,8 @@ import pytest
 from novacore.auth_billing import admin
 from novacore.common.callers import read_user
 from novacore_contracts.identity import PERMISSIONS
-from tests.kit.keys import legacy_entry, legacy_jwk, put
+from novacore_contracts.keyset import CANARY_REQUEST_TYPE, JWS_TYPE
+from tests.kit.keys import SigningKey, legacy_entry, legacy_jwk, put
 from tests.service.auth_billing.conftest import PASSWORD, claims_of
 
 
@@ -165,23 +166,36 @@ async def test_an_active_key_whose_private_half_is_missing_refuses_and_uses_noth
     assert again.status_code == 200
 
 
-async def test_canaries_are_for_the_operator_alone(auth, keys):
-    body = {"ring": "serviceJwt", "kid": keys.standby["serviceJwt"].kid}
+async def test_a_canary_is_made_for_whoever_holds_the_root_key_and_for_nobody_else(auth, keys):
+    kid = keys.standby["serviceJwt"].kid
+    stranger = SigningKey("root-")
+    stranger.kid = keys.root.kid
 
-    refused = await auth.internal.post("/internal/canary", json=body, headers=auth.headers(service="gateway"))
-    given = await auth.internal.post("/internal/canary", json=body, headers=auth.headers(service="operator"))
+    given = await auth.internal.post("/internal/canary", json=keys.canary_request("serviceJwt", kid))
+    refused = {
+        "another key": keys.canary_request("serviceJwt", kid, root=stranger),
+        "a key nobody knows": keys.canary_request("serviceJwt", kid, root=SigningKey("root-")),
+        "another type": keys.canary_request("serviceJwt", kid, typ=JWS_TYPE),
+        "a document": {"request": keys.sign(keys.document("serviceJwt"), typ=CANARY_REQUEST_TYPE).decode()},
+        "a confidential ring": keys.canary_request("postgres", kid),
+        "ended": keys.canary_request("serviceJwt", kid, ttl=-60),
+        "for an hour": keys.canary_request("serviceJwt", kid, ttl=3600),
+        "no JWS": {"request": "x"},
+        "a service token": {"request": keys.service_token("gateway")},
+    }
+    answers = {why: await auth.internal.post("/internal/canary", json=body) for why, body in refused.items()}
 
-    assert refused.status_code == 403
     assert given.status_code == 200
     claims = claims_of(given.json()["token"])
     assert (claims["sub"], claims["permissions"], claims["exp"] - claims["iat"]) == ("canary", [], 60)
+    assert {why: answer.status_code for why, answer in answers.items()} == dict.fromkeys(refused, 401)
 
 
 @pytest.mark.parametrize("ring", ["serviceJwt", "userJwt"])
 async def test_a_canary_passes_the_canary_route_of_its_ring_and_opens_nothing_else(auth, keys, ring):
     kid = keys.standby[ring].kid
-    asked = {"ring": ring, "kid": kid}
-    canary = (await auth.internal.post("/internal/canary", json=asked, headers=auth.headers(service="operator"))).json()
+    asked = keys.canary_request(ring, kid)
+    canary = (await auth.internal.post("/internal/canary", json=asked)).json()
 
     proof = await auth.internal.post("/internal/keyset/canary", json={"ring": ring, "token": canary["token"]})
 
@@ -191,7 +205,6 @@ async def test_a_canary_passes_the_canary_route_of_its_ring_and_opens_nothing_el
         "userJwt": {"Authorization": f"Bearer {canary['token']}"},
     }
     for client, method, path in (
-        (auth.internal, "POST", "/internal/canary"),
         (auth.internal, "POST", "/internal/quota/reserve"),
         (auth.public, "GET", "/auth/me"),
     ):
@@ -204,21 +217,18 @@ async def test_a_canary_passes_the_canary_route_of_its_ring_and_opens_nothing_el
 
 async def test_a_canary_lives_no_longer_than_its_ring_allows(auth, keys):
     auth.platform.keyrings.push("serviceJwt", keys.sign(keys.document("serviceJwt", generation=2, ttl_max=10)))
-    body = {"ring": "serviceJwt", "kid": keys.standby["serviceJwt"].kid}
+    kid = keys.standby["serviceJwt"].kid
 
-    given = await auth.internal.post(
-        "/internal/canary", json=body, headers={"X-Service-Token": keys.service_token("operator", ttl=10)}
-    )
+    given = await auth.internal.post("/internal/canary", json=keys.canary_request("serviceJwt", kid))
 
-    assert auth.platform.keyrings.verify_canary("serviceJwt", given.json()["token"]) == (body["kid"], 2)
+    assert auth.platform.keyrings.verify_canary("serviceJwt", given.json()["token"]) == (kid, 2)
 
 
 async def test_a_canary_of_a_revoked_key_is_refused_by_its_own_code(auth, keys):
     """Whoever still has the key may sign with it; the document alone decides."""
     old = keys.active["serviceJwt"].kid
     auth.platform.keyrings.push("serviceJwt", keys.sign(keys.switched("serviceJwt", generation=2, revoke=True)))
-    operator = {"X-Service-Token": keys.service_token("operator", key=keys.standby["serviceJwt"])}
-    canary = await auth.internal.post("/internal/canary", json={"ring": "serviceJwt", "kid": old}, headers=operator)
+    canary = await auth.internal.post("/internal/canary", json=keys.canary_request("serviceJwt", old))
 
     proof = await auth.internal.post("/internal/keyset/canary", json={"token": canary.json()["token"]})
 
@@ -235,18 +245,16 @@ async def test_bodies_and_rates_of_the_token_route_are_capped(auth, ask, api_ser
     assert api_server.reviews == []
 
 
-async def test_a_canary_of_an_absent_key_is_404(auth):
-    body = {"ring": "userJwt", "kid": "usr-unknown"}
-
-    answer = await auth.internal.post("/internal/canary", json=body, headers=auth.headers(service="operator"))
+async def test_a_canary_of_an_absent_key_is_404(auth, keys):
+    answer = await auth.internal.post("/internal/canary", json=keys.canary_request("userJwt", "usr-unknown"))
 
     assert answer.status_code == 404
 
 
-async def test_the_operator_gets_the_canary_permission_and_nothing_else(ask, api_server):
+async def test_the_operator_is_no_service_and_gets_no_token(ask, api_server):
     answer = await ask(api_server.projected_token("novacore-operator", namespace="ops"))
 
-    assert claims_of(answer.json()["token"])["permissions"] == ["rotation:canary"]
+    assert answer.status_code == 403
 
 
 async def test_public_keys_are_published_without_their_private_halves(auth, keys):

@@ -9,7 +9,7 @@ from novacore_contracts.services import SERVICES
 
 
 def test_every_service_has_a_row():
-    assert {service.name for service in SERVICES} | {"operator"} == set(PERMISSIONS)
+    assert {service.name for service in SERVICES} == set(PERMISSIONS)
 
 
 @pytest.mark.parametrize("permission", sorted(NO_WILDCARD))
@@ -27,7 +27,6 @@ def test_the_gateways_star_covers_no_named_right(permission):
         ("mcp-server", "intelligence:run", True),
         ("mcp-server", "act:user", False),
         ("memory", "memory:read", False),
-        ("operator", "memory:read", False),
     ],
 )
 def test_rows_of_the_matrix(service, permission, allowed):

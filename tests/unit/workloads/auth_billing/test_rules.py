@@ -168,12 +168,12 @@ def status(**changes):
 )
 def test_a_review_that_proves_no_pod_of_ours_is_refused(answer, refusal):
     with pytest.raises(ServiceError) as caught:
-        review.identity_of(answer, namespace="nova", operator_subject="")
+        review.identity_of(answer, namespace="nova")
     assert caught.value.status == refusal
 
 
 def test_a_review_names_the_service_and_its_pod():
-    identity = review.identity_of(status(), namespace="nova", operator_subject="")
+    identity = review.identity_of(status(), namespace="nova")
 
     assert (identity.service, identity.pod_uid) == ("memory", "u1")
 

@@ -71,9 +71,7 @@ def build(
     assert platform.db is not None
     assert platform.redis is not None
     settings, clock, metrics = platform.settings, platform.clock, platform.metrics
-    reviewer = TokenReviewer(
-        platform.paths, platform.session, url=settings.kube_api_url, operator_subject=settings.operator_subject
-    )
+    reviewer = TokenReviewer(platform.paths, platform.session, url=settings.kube_api_url)
     issuer = Issuer(
         settings=settings,
         keyrings=platform.keyrings,

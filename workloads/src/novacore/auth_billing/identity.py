@@ -11,15 +11,29 @@ from uuid import UUID
 
 from novacore.auth_billing.repository import Account
 from novacore.auth_billing.review import TokenReviewer
+from novacore.auth_billing.schemas import CanaryRead
 from novacore.auth_billing.settings import AuthBillingSettings
 from novacore.auth_billing.signer import NoKeyError, Signer
 from novacore.common.clock import Clock
-from novacore.common.errors import not_found, unavailable
+from novacore.common.errors import not_found, unauthorized, unavailable
 from novacore.common.ids import uuid7
-from novacore.common.keyring import AUDIENCES, KeyRings
+from novacore.common.keyring import AUDIENCES, DocumentError, KeyRings
 from novacore.common.log import get_logger
 from novacore.common.metrics import Metrics
-from novacore_contracts.identity import CANARY_SUBJECT, ISSUER, PERMISSIONS, SERVICE_AUDIENCE, USER_AUDIENCE
+from novacore_contracts.identity import (
+    CANARY_SUBJECT,
+    ISSUER,
+    LEEWAY_SECONDS,
+    PERMISSIONS,
+    SERVICE_AUDIENCE,
+    USER_AUDIENCE,
+)
+from novacore_contracts.keyset import (
+    CANARY_REQUEST_SECONDS_MAX,
+    CANARY_REQUEST_TYPE,
+    CanaryRequest,
+    RingDocumentError,
+)
 
 log = get_logger()
 
@@ -104,25 +118,40 @@ class Issuer:
         log.info("service_token_issued", subject=identity.service, pod_uid=identity.pod_uid, expires_in=life)
         return token, life, self._services.generation
 
-    def canary(self, ring: str, kid: str) -> str:
-        """Return a token that proves the private half of `kid` is here and means nothing else. 404 when it is not."""
-        signer = self._signers[ring]
+    def canary(self, request: str) -> CanaryRead:
+        """Return a token that proves the private half of a key is here and means nothing else.
+
+        `request`: a `CanaryRequest` as a compact JWS by a root key; nobody but the operator has one. That needs no
+        service token, so it works in an emergency too, when the key of all service tokens is the one that leaked.
+        ServiceError 401 when no root key signed it, or it has ended; 404 when the private half is not here.
+        """
+        asked = self._asked(request)
+        signer = self._signers[asked.ring]
         claims: dict[str, Any] = {
             "iss": ISSUER,
-            "aud": AUDIENCES[ring],
+            "aud": AUDIENCES[asked.ring],
             "sub": CANARY_SUBJECT,
             "permissions": [],
             "jti": str(uuid7()),
             **self._times(min(CANARY_SECONDS, signer.ttl_max or CANARY_SECONDS)),
         }
         try:
-            return signer.sign_with(kid, claims)
+            token = signer.sign_with(asked.kid, claims)
         except NoKeyError:
             raise not_found("The private half of that key is not here.") from None
+        return CanaryRead(token=token, kid=asked.kid, generation=signer.generation)
 
-    def generation(self, ring: str) -> int:
-        """Return the generation of a ring this signer obeys."""
-        return self._signers[ring].generation
+    def _asked(self, request: str) -> CanaryRequest:
+        try:
+            asked = CanaryRequest.from_bytes(
+                self._keyrings.signed_by_root(request.encode("ascii", "replace"), typ=CANARY_REQUEST_TYPE)
+            )
+        except (DocumentError, RingDocumentError) as error:
+            raise unauthorized("token_invalid", f"The request was refused: {error}.") from None
+        left = asked.exp - self._clock.now().timestamp()
+        if not -LEEWAY_SECONDS < left <= CANARY_REQUEST_SECONDS_MAX + LEEWAY_SECONDS:
+            raise unauthorized("token_expired", "The request has ended, or it is for longer than a minute.")
+        return asked
 
     def jwks(self) -> dict[str, Any]:
         """Return the public user keys as a JWK set, for outsiders; our services use the ring."""

@@ -32,7 +32,7 @@ _REALM = "novacore-auth"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A service (or `operator`) and the pod that speaks for it."""
+    """A service and the pod that speaks for it."""
 
     service: str
     pod_uid: str
@@ -41,13 +41,10 @@ class Identity:
 class TokenReviewer:
     """Asks the API server. `session` is the process's one."""
 
-    def __init__(
-        self, paths: Paths, session: aiohttp.ClientSession, *, url: str = "", operator_subject: str = ""
-    ) -> None:
+    def __init__(self, paths: Paths, session: aiohttp.ClientSession, *, url: str = "") -> None:
         self._folder = paths.kube_api
         self._session = session
         self._url = (url or api_server_url()).rstrip("/")
-        self._operator_subject = operator_subject
         self._gate = asyncio.Semaphore(PARALLEL)
         self._waiting = 0
         self._ca = b""
@@ -65,7 +62,7 @@ class TokenReviewer:
                 status = await self._review(token)
         finally:
             self._waiting -= 1
-        return identity_of(status, namespace=await self._namespace(), operator_subject=self._operator_subject)
+        return identity_of(status, namespace=await self._namespace())
 
     async def _review(self, token: str) -> dict[str, Any]:
         body = {
@@ -124,7 +121,7 @@ def looks_right(token: str) -> bool:
     return BOOTSTRAP_AUDIENCE in (audience if isinstance(audience, list) else [audience])
 
 
-def identity_of(status: dict[str, Any], *, namespace: str, operator_subject: str) -> Identity:
+def identity_of(status: dict[str, Any], *, namespace: str) -> Identity:
     """Return the identity in a TokenReview's status. ServiceError 401 or 403 on anything but a pod of ours."""
     if status.get("authenticated") is not True or BOOTSTRAP_AUDIENCE not in (status.get("audiences") or ()):
         raise _refused()
@@ -133,8 +130,6 @@ def identity_of(status: dict[str, Any], *, namespace: str, operator_subject: str
     if len(pods) != 1 or not pods[0]:
         raise _refused("The token belongs to no pod.")
     subject = str(user.get("username", ""))
-    if operator_subject and subject == operator_subject:
-        return Identity("operator", pods[0])
     prefix = f"system:serviceaccount:{namespace}:novacore-"
     service = subject.removeprefix(prefix)
     if not subject.startswith(prefix) or service not in BY_NAME or service not in PERMISSIONS:

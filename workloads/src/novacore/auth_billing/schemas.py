@@ -294,10 +294,9 @@ class ServiceTokenRead(BaseModel):
 
 
 class CanaryBody(_In):
-    """Body of POST /internal/canary."""
+    """Body of POST /internal/canary: a `CanaryRequest`, signed by a root key, as a compact JWS."""
 
-    ring: Literal["serviceJwt", "userJwt"]
-    kid: str = Field(min_length=1, max_length=100)
+    request: str = Field(min_length=1, max_length=2048)
 
 
 class CanaryRead(BaseModel):

@@ -28,8 +28,6 @@ class AuthBillingSettings(CommonSettings):
     throttles: ThrottleSettings = ThrottleSettings()
     kube_api_url: str = Field(default="", pattern=r"^(https://.*)?$")
     """Empty: the API server that Kubernetes names in every pod's environment."""
-    operator_subject: str = Field(default="", pattern=r"^(system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+)?$")
-    """The operator's ServiceAccount, which alone may ask for `rotation:canary`. Empty: nobody may."""
     stripe: StripeSettings = StripeSettings()
     sweep_seconds: float = Field(default=10.0, gt=0)
     figures_seconds: float = Field(default=300.0, gt=0)

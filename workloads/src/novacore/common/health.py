@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse
 
 from novacore.common.callers import public
 from novacore.common.caps import Cap
-from novacore.common.errors import ServiceError, unauthorized
+from novacore.common.errors import ServiceError, not_found, unauthorized
 from novacore.common.keyring import AUDIENCES, DocumentError, TokenError
 from novacore.common.log import get_logger
 from novacore.common.metrics import Metrics
@@ -164,7 +164,7 @@ class _Canary(BaseModel):
     token: str = Field(min_length=1, max_length=TOKEN_BYTES_MAX)
 
 
-def internal_routes(platform: Platform[Any]) -> APIRouter:  # noqa: C901 - eight routes, one closure
+def internal_routes(platform: Platform[Any]) -> APIRouter:  # noqa: C901 - nine routes, one closure
     """Return the routes that every internal listener has."""
     router = APIRouter(include_in_schema=False, dependencies=[public()])
     readiness, keyrings = platform.readiness, platform.keyrings
@@ -219,6 +219,13 @@ def internal_routes(platform: Platform[Any]) -> APIRouter:  # noqa: C901 - eight
                 raise ServiceError(413, "too_large", "A ring document is at most 64 KiB.") from None
             raise ServiceError(422, "keyset_refused", f"The ring document was refused: {error}.") from None
         return JSONResponse(keyset())
+
+    @router.get("/internal/keyset/document")
+    async def read_document(ring: str = "serviceJwt") -> Response:
+        held = keyrings.ring(ring)
+        if held is None:
+            raise not_found("No document of that ring is held here.")
+        return Response(held.compact, media_type="application/jose")
 
     @router.post("/internal/keyset/canary")
     async def canary(body: _Canary) -> Response:

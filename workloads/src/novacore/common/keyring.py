@@ -33,6 +33,7 @@ from novacore.common.ring import (
     build_ring,
     claimed_generation,
     open_document,
+    open_signed,
     read_legacy,
     read_roots,
     verify,
@@ -171,6 +172,11 @@ class KeyRings:
             raise TokenError("kid_unknown")
         kid = verify_canary(held, token, audience=AUDIENCES[ring], now=self._unix())
         return kid, held.document.generation
+
+    def signed_by_root(self, compact: bytes, *, typ: str) -> bytes:
+        """Return the payload of a JWS of type `typ` that a root key signed. DocumentError otherwise."""
+        self._load_roots()
+        return open_signed(compact, typ=typ, roots=self._roots, what="request")
 
     def load(self) -> None:
         """Read what is on disk and mounted. Bad documents are counted and ignored."""

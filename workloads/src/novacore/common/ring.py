@@ -125,22 +125,29 @@ def read_legacy(jwk: bytes) -> jwt.PyJWK:
     return key
 
 
-def open_document(compact: bytes, *, ring: str, roots: Mapping[str, jwt.PyJWK]) -> RingDocument:
-    """Return the document inside a compact JWS. DocumentError unless a root signed exactly this ring's document."""
+def open_signed(compact: bytes, *, typ: str, roots: Mapping[str, jwt.PyJWK], what: str) -> bytes:
+    """Return the payload of a compact JWS of type `typ`. DocumentError unless a root key signed it; `what` names it."""
     compact = compact.strip()
     if len(compact) > COMPACT_BYTES_MAX:
-        raise DocumentError(f"{ring}: {len(compact)} bytes are too many")
+        raise DocumentError(f"{what}: {len(compact)} bytes are too many")
     header = _header(compact.decode("ascii", "replace"))
-    if header is None or header.get("typ") != JWS_TYPE or "crit" in header:
-        raise DocumentError(f"{ring}: not a ring document")
+    if header is None or header.get("typ") != typ or "crit" in header:
+        raise DocumentError(f"{what}: not of type {typ}")
     root = roots.get(str(header.get("kid")))
     if root is None:
-        raise DocumentError(f"{ring}: signed by no root key we know")
+        raise DocumentError(f"{what}: signed by no root key we know")
     try:
-        payload = PyJWS().decode(compact, root, algorithms=[SIGNING_ALGORITHM])
-        document = RingDocument.from_bytes(payload)
+        payload: bytes = PyJWS().decode(compact, root, algorithms=[SIGNING_ALGORITHM])
     except jwt.PyJWTError:
-        raise DocumentError(f"{ring}: the signature does not hold") from None
+        raise DocumentError(f"{what}: the signature does not hold") from None
+    return payload
+
+
+def open_document(compact: bytes, *, ring: str, roots: Mapping[str, jwt.PyJWK]) -> RingDocument:
+    """Return the document inside a compact JWS. DocumentError unless a root signed exactly this ring's document."""
+    payload = open_signed(compact, typ=JWS_TYPE, roots=roots, what=ring)
+    try:
+        document = RingDocument.from_bytes(payload)
     except RingDocumentError as error:
         raise DocumentError(str(error)) from None
     if document.ring != ring:
