@@ -54,7 +54,13 @@ def run(options: argparse.Namespace) -> None:
         case "up":
             up(options.name, options.port, options.path, options.namespace)
         case "deploy":
-            deploy(Cluster(options.name), options.namespace, values=options.values, ready_within_s=options.wait)
+            deploy(
+                Cluster(options.name),
+                options.namespace,
+                values=options.values,
+                operator_values=options.operator_values,
+                ready_within_s=options.wait,
+            )
         case "status":
             status(Cluster(options.name), options.namespace, output=options.output)
         case "isolation":
@@ -79,6 +85,9 @@ def parser() -> Parser:
 
     deploy_ = commands.add_parser("deploy", parents=[here], help="install or upgrade both charts and wait for Ready")
     deploy_.add_argument("--values", type=Path, action="append", default=[], help="values file above the kind defaults")
+    deploy_.add_argument(
+        "--operator-values", type=Path, action="append", default=[], help="values file for the operator's chart"
+    )
     deploy_.add_argument("--wait", type=float, default=600, help="seconds until Ready (default: 600)")
 
     chat_ = commands.add_parser("chat", help="ask one question and watch the answer arrive")

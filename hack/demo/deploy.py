@@ -29,11 +29,12 @@ def deploy(
     namespace: str,
     *,
     values: Sequence[Path] = (),
+    operator_values: Sequence[Path] = (),
     ready_within_s: float = READY_WITHIN_S,
 ) -> None:
     """Bring the operator and one installation to what the charts and values say, and wait for Ready."""
     cluster.check()
-    for file in values:
+    for file in (*values, *operator_values):
         if not file.is_file():
             raise DemoError(f"there is no values file {file}")
     watch = Stopwatch()
@@ -41,7 +42,7 @@ def deploy(
     apply_namespace(cluster, OPERATOR_NAMESPACE)
     apply_namespace(cluster, namespace)
     step(watch, f"operator {images['operator']} into {OPERATOR_NAMESPACE}")
-    install_operator(cluster, namespace, images["operator"])
+    install_operator(cluster, namespace, images["operator"], operator_values)
     step(watch, f"NovaCoreDeployment {namespace}/novacore, workloads {images['workloads']}")
     install_platform(cluster, namespace, images, values)
     wait_until_ready(cluster, namespace, watch, Deadline(ready_within_s))
@@ -73,14 +74,14 @@ def apply_namespace(cluster: Cluster, name: str) -> None:
     cluster.kubectl("apply", "--server-side", "--field-manager=novacore-demo", "-f", "-", stdin=json.dumps(manifest))
 
 
-def install_operator(cluster: Cluster, namespace: str, image: str) -> None:
+def install_operator(cluster: Cluster, namespace: str, image: str, files: Sequence[Path] = ()) -> None:
     """Install or upgrade the operator's chart; it serves this namespace and all that already hold an installation."""
     repository, tag = split_image(image)
     values = {
         "image": {"repository": repository, "tag": tag},
         "installationNamespaces": sorted({namespace, *installed_namespaces(cluster)}),
     }
-    helm_upgrade(cluster, OPERATOR, namespace=OPERATOR_NAMESPACE, values=values)
+    helm_upgrade(cluster, OPERATOR, namespace=OPERATOR_NAMESPACE, files=files, values=values)
     rollout = ("rollout", "status", f"deployment/{OPERATOR}", "-n", OPERATOR_NAMESPACE, "--timeout=120s")
     try:
         cluster.kubectl(*rollout, timeout_s=130)

@@ -55,6 +55,16 @@ def window(**fields: Any) -> Fields:
     return spec(maintenance={"windows": [{"cron": "0 2 * * 6", "duration": "2h", **fields}]})
 
 
+def ring(name: str, /, **fields: Any) -> Fields:
+    """Return a spec with what is said of one ring of keys."""
+    return spec(secrets={"rings": {name: fields}})
+
+
+def ring_window(name: str, /, **fields: Any) -> Fields:
+    """Return a spec with one window of a ring, good but for the fields given."""
+    return ring(name, windows=[{"cron": "0 9 * * 1-4", "duration": "7h", **fields}])
+
+
 def peer(**fields: Any) -> Fields:
     """Return a spec that lets one peer reach the gateway."""
     return spec(networkPolicy={"ingressFrom": [fields]})
@@ -164,6 +174,43 @@ GENERAL = (
         window(timezone="+02:00"),
     ),
     Case("spec.maintenance.windows[].duration", "from 10m to 168h", window(duration="1h30m"), window(duration="9m")),
+)
+
+SHORTEST = {"serviceJwt": ("12h3m", "12h2m"), "userJwt": ("11m", "10m")}
+RINGS = tuple(
+    case
+    for name, (long_enough, too_short) in SHORTEST.items()
+    for at in [f"spec.secrets.rings.{name}"]
+    for case in (
+        Case(at, "remove one of them", ring(name, cron="0 3 1 * *"), ring(name, cron="0 3 1 * *", interval="2160h")),
+        Case(at, "must be at least", ring(name, interval=long_enough), ring(name, interval=too_short)),
+        Case(f"{at}.interval", "at most 87600h", ring(name, interval="36h30m"), ring(name, interval="87601h")),
+        Case(f"{at}.cron", "needs five fields", ring(name, cron="0 3 1 * *"), ring(name, cron="0 3 1 *")),
+        Case(f"{at}.timezone", "must be an IANA name", ring(name, timezone="Asia/Tokyo"), ring(name, timezone="+9")),
+        Case(f"{at}.jitter", "must be 0% to 50%", ring(name, jitter="50%"), ring(name, jitter="51%")),
+        Case(
+            f"{at}.ackTimeoutSeconds", "10 to 86400", ring(name, ackTimeoutSeconds=10), ring(name, ackTimeoutSeconds=9)
+        ),
+        Case(f"{at}.history", "3 to 50", ring(name, history=50), ring(name, history=51)),
+        Case(
+            f"{at}.windows[].cron",
+            "needs five fields",
+            ring_window(name, cron="0 9 * * *"),
+            ring_window(name, cron="0 9 * *"),
+        ),
+        Case(
+            f"{at}.windows[].timezone",
+            "must be an IANA name",
+            ring_window(name, timezone="Europe/Berlin"),
+            ring_window(name, timezone="+02:00"),
+        ),
+        Case(
+            f"{at}.windows[].duration",
+            "from 10m to 168h",
+            ring_window(name, duration="168h"),
+            ring_window(name, duration="169h"),
+        ),
+    )
 )
 
 SERVICES = (
@@ -524,7 +571,7 @@ TIERS = tuple(
     )
 )
 
-CASES: tuple[Case, ...] = (*GENERAL, *SERVICES, *NETWORK, *STORES, *MODELS, *STRIPE, *LIMITS, *TIERS)
+CASES: tuple[Case, ...] = (*GENERAL, *RINGS, *SERVICES, *NETWORK, *STORES, *MODELS, *STRIPE, *LIMITS, *TIERS)
 
 
 def rules_of(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, str]]]:

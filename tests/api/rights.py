@@ -35,9 +35,14 @@ class Right:
             and self.name in (EVERY, use.name)
         )
 
+    @property
+    def words(self) -> str:
+        """As it stands in the list of rights that other tests use, wherever it is granted."""
+        return f"{self.group or 'core'} {self.resource} {self.verb} {self.name}"
+
     def __str__(self) -> str:
-        """As it stands in the list of rights that other tests use."""
-        return f"{self.where} {self.group or 'core'} {self.resource} {self.verb} {self.name}"
+        """For a failed assertion."""
+        return f"{self.where} {self.words}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -99,8 +99,8 @@ def judge(api: Api, audit: AuditLog, user: str, say: Callable[[str], None], *, m
     rights = granted(api, user)
     uncovered, needed = exercised(rights, used(requests))
     forbidden = [str(request) for request in requests if request.code == FORBIDDEN]
-    surplus = sorted(str(right) for right in rights - needed if not _used_in_the_other(right, needed))
-    elsewhere = set(used_elsewhere()) if mode == "cluster" else set()
+    surplus = sorted({right.words for right in rights - needed if not _used_in_the_other(right, needed)})
+    elsewhere = set(used_elsewhere())
     say(
         f"rbac, {mode} mode: {len(requests)} requests; {len(rights)} rights granted, {len(needed)} used, "
         f"{len(uncovered)} used beyond what is granted, {len(surplus)} granted and not used"

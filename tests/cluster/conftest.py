@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,11 @@ def url() -> str:
 def deploy(kind_cluster: Any) -> Any:
     """Return a function that installs or upgrades both charts with Helm, exactly as `make up` does."""
 
-    def run() -> None:
+    def run(*more: str) -> None:
         cluster = ["--name", kind_cluster.name, "--namespace", NAMESPACE, "--values", str(VALUES)]
-        subprocess.run([sys.executable, "-m", "hack.demo", "deploy", *cluster], cwd=ROOT, check=True, timeout=600)
+        subprocess.run(
+            [sys.executable, "-m", "hack.demo", "deploy", *cluster, *more], cwd=ROOT, check=True, timeout=600
+        )
 
     return run
 
@@ -85,6 +87,17 @@ def namespace(kube: Kube) -> Iterator[str]:
     kube.run("create", "namespace", name)
     yield name
     kube.run("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Return a function that prints a measurement, also when the test passes."""
+
+    def write(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}", flush=True)
+
+    return write
 
 
 @pytest.hookimpl(hookwrapper=True)

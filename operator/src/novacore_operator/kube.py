@@ -232,17 +232,41 @@ class Kube:
         )
         return body
 
-    async def delete(self, ref: Ref, *, uid: str, dry_run: bool = False) -> bool:
+    async def delete(self, ref: Ref, *, uid: str, dry_run: bool = False, grace_s: int | None = None) -> bool:
         """Delete the object with this uid, never a namesake. False when it is gone already."""
         if not dry_run:
             self.guard()
         body: Manifest = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         if dry_run:
             body["dryRun"] = ["All"]
+        if grace_s is not None:
+            body["gracePeriodSeconds"] = grace_s
         try:
             await self._call("delete", ref.kind, name=ref.name, namespace=ref.namespace, body=body, guarded=True)
         except (NotFound, Conflict):
             return False
+        return True
+
+    async def evict(self, ref: Ref, *, uid: str) -> bool:
+        """Evict the pod with this uid. False when it is gone already, or a disruption budget does not allow it now."""
+        self.guard()
+        body: Manifest = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": ref.name, "namespace": ref.namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        try:
+            await self._call(
+                "post", ref.kind, name=ref.name, namespace=ref.namespace, subresource="eviction", body=body,
+                verb="evict", guarded=True,
+            )  # fmt: skip
+        except (NotFound, Conflict):
+            return False
+        except Retry as error:
+            if error.after_s is None and "disruption budget" not in error.message:
+                raise
+            return False  # 429: the budget
         return True
 
     async def create_event(self, body: Manifest) -> None:

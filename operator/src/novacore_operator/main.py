@@ -15,11 +15,14 @@ from novacore_operator.errors import Fatal
 from novacore_operator.kube import Kube, wait_until_served
 from novacore_operator.loop.reconcile import RESYNC_S
 from novacore_operator.loop.runner import Options, Runner
+from novacore_operator.rotation.timing import PRODUCTION, TEST, Timing
 from novacore_operator.telemetry import VERSION as OPERATOR_VERSION
 from novacore_operator.telemetry import Log, Metrics, configure
 from novacore_operator.watch import KopfWatch
 
 log = Log("novacore_operator")
+
+PROFILES: dict[str, Timing] = {"production": PRODUCTION, "test": TEST}
 
 
 async def serve(options: Options) -> None:
@@ -84,6 +87,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="look at each resource at least this often, also when nothing happens (default 600)",
     )
+    run.add_argument(
+        "--timing-profile",
+        choices=tuple(PROFILES),
+        default="production",
+        help="how long the steps of a key rotation take (default production; test: seconds, refused by profile "
+        "Production)",
+    )
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     commands.add_parser("version", help="print the operator's version and the releases it knows")
     return result
@@ -103,6 +113,7 @@ def main() -> None:
         identity=f"{pod}_{uuid.uuid4().hex[:8]}",
         port=arguments.port,
         resync_s=arguments.resync,
+        timing=PROFILES[arguments.timing_profile],
     )
     log.info("starting", namespaces=list(options.namespaces) or "all", identity=options.identity)
     try:

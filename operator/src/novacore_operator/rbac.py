@@ -48,6 +48,7 @@ def namespaced_rules() -> list[Rule]:
             "resourceNames": [REDIS_CACHE_NAME],
         },
         {"apiGroups": [""], "resources": ["secrets"], "verbs": SECRETS, "resourceNames": sorted(names.SECRETS)},
+        {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
     ]
 

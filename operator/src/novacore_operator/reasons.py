@@ -308,6 +308,120 @@ class Reason(StrEnum):
         "A bug.",
         "Report the operator's log line with this reconcile id.",
     )
+    NOT_BLOCKED = (
+        "NotBlocked",
+        "No pod holds a rotation of keys up.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    ROTATION_BLOCKED = (
+        "RotationBlocked",
+        "A pod has not proven the next key for 15 s; until it does, the old key goes on signing.",
+        "The pod is frozen, cannot be reached on port 9090, holds an old keyset, or its node's clock is off.",
+        "Look at the pod that the message names; deleting it helps, when it does not recover. Nothing fails meanwhile.",
+    )
+    ROTATION_FAILED = (
+        "RotationFailed",
+        "Something went wrong in a rotation, and was counted.",
+        "A pod did not prove the key within `ackTimeoutSeconds`, clocks differ, or an old key is still used.",
+        "See the condition `RotationBlocked`: it names pod and cause.",
+    )
+    ROTATION_RECORDED = (
+        "RotationRecorded",
+        "A change of the signing key is complete and in `status.rings`; the hash is that of its entry.",
+        "The schedule, a person or an emergency asked for it.",
+        "Nothing to do.",
+    )
+    STANDBY_PUBLISHED = (
+        "StandbyPublished",
+        "The next key is trusted by whoever reads the keyset; it signs nothing yet.",
+        "A rotation has ended, and the key for the next one is made at once.",
+        "Nothing to do.",
+    )
+    KEY_ACTIVATED = (
+        "KeyActivated",
+        "Another key signs from now on; every pod had proven it, and the old one is still trusted.",
+        "The schedule or a person asked for a rotation.",
+        "Nothing to do.",
+    )
+    KEY_RETIRED = (
+        "KeyRetired",
+        "A key is trusted no more: its last token has ended, and no pod used it.",
+        "A rotation went by, and the overlap is over.",
+        "Nothing to do.",
+    )
+    KEY_REVOKED = (
+        "KeyRevoked",
+        "A key is refused from now on; the keyset says so, and the pods are being told.",
+        "A person set the annotation `novacore.ai/revoke`.",
+        "Watch the condition `EmergencyIncomplete` until it is False.",
+    )
+    ROTATION_ROLLED_BACK = (
+        "RotationRolledBack",
+        "The key before signs again, or a rotation that had not switched was called off.",
+        "A person set the annotation `novacore.ai/rollback`.",
+        "Nothing to do.",
+    )
+    EMERGENCY_STARTED = (
+        "EmergencyStarted",
+        "Tokens that one service has been given so far are refused, and its pods are replaced.",
+        "A person set the annotation `novacore.ai/deny`.",
+        "Watch the condition `EmergencyIncomplete`; then find out how the service was broken into.",
+    )
+    EMERGENCY_COMPLETE = (
+        "EmergencyComplete",
+        "Every pod that takes requests has refused a canary of the revoked key, or has taken in the denial.",
+        "The emergency went as it should.",
+        "Nothing to do.",
+    )
+    EMERGENCY_INCOMPLETE = (
+        "EmergencyIncomplete",
+        "A pod may still accept a revoked key.",
+        "It does not answer, or has not taken in the keyset; after 10 s it is taken out of its Service and deleted.",
+        "Wait a minute; if it lasts, delete the pod that the message names by force.",
+    )
+    NO_EMERGENCY = (
+        "NoEmergency",
+        "No pod accepts a key that was revoked.",
+        "Nothing is wrong.",
+        "Nothing to do.",
+    )
+    POD_FENCED = (
+        "PodFenced",
+        "A pod was taken out of its Service and is deleted, because it did not follow in an emergency.",
+        "It did not answer within 10 s.",
+        "Nothing: another one takes its place.",
+    )
+    RETIRE_OVERDUE = (
+        "RetireOverdue",
+        "A key should have been retired and something still uses it; it stays trusted.",
+        "A client keeps an old token, or a pod does not answer.",
+        "Find who uses it: `novacore_token_verifications_total` and the exemplars name the key.",
+    )
+    CLOCK_SKEW = (
+        "ClockSkew",
+        "A pod's clock differs from the operator's by more than 10 s.",
+        "Time synchronisation is off on its node.",
+        "Mend the node's clock: above 30 s no key is activated.",
+    )
+    SCHEDULE_INVALID = (
+        "ScheduleInvalid",
+        "A rotation is due, and no window opens in time for it.",
+        "`spec.secrets.rings` has windows that are rarer than the interval.",
+        "Widen the windows or the interval.",
+    )
+    TRIGGER_REFUSED = (
+        "TriggerRefused",
+        "An annotation that asks for a rotation cannot be carried out; nothing was done for it.",
+        "A word in it is wrong, or what it names is gone.",
+        "Correct the annotation as the message says, with a new nonce.",
+    )
+    SECRET_REPAIRED = (
+        "SecretRepaired",
+        "A ring's document or private key was changed or deleted by hand and was put back, one generation higher.",
+        "Somebody or something edited the Secret.",
+        "Do not edit keys by hand: `kubectl novacore rotate` changes them.",
+    )
     DRIFT_REPAIRED = (
         "DriftRepaired",
         "A field the operator owns was changed or an object was deleted; it has been put back.",
@@ -337,6 +451,8 @@ CONDITIONS = {
     "Degraded": "What once ran has less than it should, also while a roll-out is under way. Alert on this one.",
     "RolledBack": "This generation was taken back, and the last good release is in force or on its way.",
     "FieldConflict": "Another manager insists on a field, and it was left to him.",
+    "RotationBlocked": "A pod keeps the next key from signing; the old one goes on. Nothing fails.",
+    "EmergencyIncomplete": "A pod may still accept a key that was revoked.",
     "Paused": "`spec.paused` is true: nothing is changed, repaired or taken back.",
 }
 """The types of condition, and what it means that one is True."""

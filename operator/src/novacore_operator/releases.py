@@ -1,7 +1,7 @@
 """Which release is in force: the one the spec asks for, or the last good one. Pure.
 
 A *release* is what a spec says an installation is; how and when it is brought about (`mode`, `paused`, `rollout`,
-`maintenance`) is not part of it. One that was wholly Ready is kept as a ControllerRevision.
+`maintenance`, `secrets`) is not part of it. One that was wholly Ready is kept as a ControllerRevision.
 
 Invariants:
 REL-1 a release is stored only after the installation was Ready with it, and the same release is never stored twice in
@@ -48,9 +48,9 @@ NEVER_S = 1e9
 CRASHES = 2
 """Restarts of one container after which a new revision counts as crash-looping."""
 CANARY_FAILED = frozenset({Reason.CANARY_WORSE, Reason.CANARY_UNREAD})
-HOW = frozenset({"mode", "paused", "rollout", "maintenance"})
+HOW = frozenset({"mode", "paused", "rollout", "maintenance", "secrets"})
 """Fields of the spec that are not part of a release."""
-WHEN = frozenset({"mode", "paused", "maintenance"})
+WHEN = frozenset({"mode", "paused", "maintenance", "secrets"})
 """Fields whose change is no new attempt: who pauses a resource does not ask for the failed release again."""
 
 
@@ -113,6 +113,8 @@ def with_release(nova: Nova, release: Release) -> Nova:
     kept = {key: getattr(nova.spec, key) for key in HOW}
     if maintenance.window_invalid(nova.spec.maintenance.windows) is not None:
         del kept["maintenance"]  # it blocks the spec; the last good release must not be blocked with it
+    if maintenance.rings_invalid(nova.spec) is not None:
+        del kept["secrets"]
     return replace(nova, spec=release.spec.model_copy(update=kept))
 
 

@@ -50,6 +50,15 @@ PODS_TROUBLE: Mapping[str, Reason] = {
 
 
 @dataclass(frozen=True, slots=True)
+class RingsView:
+    """What is told of the rings of keys. Empty sentences: nothing holds a rotation up, no emergency is open."""
+
+    rings: Mapping[str, Any]  # status.rings
+    blocked: str = ""
+    incomplete: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What `compute` looks at beside the observation: the plan's outcome in the words of the state layer."""
 
@@ -65,6 +74,7 @@ class View:
     target: str | None = None  # release the spec asks for, where another one is in force
     planned: Mapping[str, Any] | None = None  # status.plan, in mode Plan
     conflicts: tuple[str, ...] = ()  # fields left to another manager, as sentences
+    rings: RingsView | None = None  # None: nobody has looked at the keys yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,8 @@ def compute(nova: Nova, seen: Observed, view: View, *, now: datetime) -> dict[st
         "Degraded": _degraded(nova, parts),
         "RolledBack": _rolled_back(view),
         "FieldConflict": _field_conflict(view),
+        "RotationBlocked": _rotation_blocked(nova, view),
+        "EmergencyIncomplete": _emergency_incomplete(nova, view),
         "Paused": _paused(nova),
     }
     verdicts = {"Ready": _ready(parts, verdicts, view, _growing(nova, seen, view)), **verdicts}
@@ -117,6 +129,9 @@ def compute(nova: Nova, seen: Observed, view: View, *, now: datetime) -> dict[st
         "conditions": [_condition(nova, kind, verdict, now) for kind, verdict in verdicts.items()],
         "release": _release(nova, verdicts, view, now),
     }
+    rings = view.rings.rings if view.rings is not None else nova.status.get("rings")
+    if rings:
+        status["rings"] = dict(rings)
     history = _history(nova, verdicts, view, now)
     if history:
         status["history"] = history
@@ -400,6 +415,35 @@ def _field_conflict(view: View) -> Verdict:
     if not view.conflicts:
         return "False", Reason.NO_CONFLICT, "nobody else insists on a field of ours"
     return "True", Reason.FIELD_CONFLICT, "; ".join(view.conflicts)
+
+
+def _rotation_blocked(nova: Nova, view: View) -> Verdict:
+    if view.rings is None:
+        return _as_before(nova, "RotationBlocked") or ("False", Reason.NOT_BLOCKED, NOT_BLOCKED)
+    if not view.rings.blocked:
+        return "False", Reason.NOT_BLOCKED, NOT_BLOCKED
+    return "True", Reason.ROTATION_BLOCKED, view.rings.blocked
+
+
+def _emergency_incomplete(nova: Nova, view: View) -> Verdict:
+    if view.rings is None:
+        return _as_before(nova, "EmergencyIncomplete") or ("False", Reason.NO_EMERGENCY, NO_EMERGENCY)
+    if not view.rings.incomplete:
+        return "False", Reason.NO_EMERGENCY, NO_EMERGENCY
+    return "True", Reason.EMERGENCY_INCOMPLETE, view.rings.incomplete
+
+
+NOT_BLOCKED = "no pod holds a rotation up"
+NO_EMERGENCY = "no pod accepts a revoked key"
+
+
+def _as_before(nova: Nova, kind: str) -> Verdict | None:
+    """Return what a condition said, until somebody has looked again: a restarted operator takes nothing back."""
+    before = condition_of(nova.status, kind)
+    try:
+        return (before["status"], Reason(before["reason"]), before["message"]) if before else None
+    except ValueError:
+        return None
 
 
 def _paused(nova: Nova) -> Verdict:

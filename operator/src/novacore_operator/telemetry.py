@@ -81,6 +81,10 @@ def configure(level: str) -> None:
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
 
 
+def _full(name: str) -> str:
+    return name if name.startswith("novacore_") else f"novacore_operator_{name}"
+
+
 class Metrics:
     """The operator's metrics by name, made from the registry."""
 
@@ -101,25 +105,25 @@ class Metrics:
 
     def count(self, name: str, /, **labels: str) -> None:
         """Add one to a counter. `name` without the operator's prefix."""
-        metric = self._all[f"novacore_operator_{name}"]
+        metric = self._all[_full(name)]
         if isinstance(metric, Counter):
             (metric.labels(**labels) if labels else metric).inc()
 
     def set(self, name: str, value: float, /, **labels: str) -> None:
         """Set a gauge."""
-        metric = self._all[name if name.startswith("novacore_") else f"novacore_operator_{name}"]
+        metric = self._all[_full(name)]
         if isinstance(metric, Gauge):
             (metric.labels(**labels) if labels else metric).set(value)
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Add a value to a histogram."""
-        metric = self._all[f"novacore_operator_{name}"]
+        metric = self._all[_full(name)]
         if isinstance(metric, Histogram):
             (metric.labels(**labels) if labels else metric).observe(value)
 
     def remove(self, name: str, /, **labels: str) -> None:
         """Forget a child, so that a deleted installation leaves no series behind."""
-        metric = self._all[name if name.startswith("novacore_") else f"novacore_operator_{name}"]
+        metric = self._all[_full(name)]
         wanted = tuple(labels.values())
         for child in [child for child in list(metric._metrics) if child[: len(wanted)] == wanted]:  # noqa: SLF001
             metric.remove(*child)

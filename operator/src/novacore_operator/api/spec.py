@@ -16,6 +16,7 @@ from novacore_operator.api.fields import Model, rules
 from novacore_operator.api.limits import Limits, Tiers
 from novacore_operator.api.models import Models
 from novacore_operator.api.network import Expose, NetworkPolicySpec
+from novacore_operator.api.rings import Secrets
 from novacore_operator.api.rollout import Maintenance, Rollout, Window
 from novacore_operator.api.service import Image, ServiceSpec
 from novacore_operator.api.stores import Postgres, Redis
@@ -86,6 +87,7 @@ class Spec(Model):
     limits: Limits = Field(default=Limits(), description="Rate limits of the gateway.")
     tiers: Tiers = Field(default=Tiers(), description="What each subscription tier may use.")
     network_policy: NetworkPolicySpec = Field(default=NetworkPolicySpec(), description="Which pods may talk to which.")
+    secrets: Secrets = Field(default=Secrets(), description="How keys are changed.")
     rollout: Rollout = Field(default=Rollout(), description="How a change is carried out.")
     maintenance: Maintenance = Field(default=Maintenance(), description="When pods may be replaced.")
 

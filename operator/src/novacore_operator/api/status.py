@@ -86,6 +86,65 @@ class HistoryEntry(Model):
     message: str = Field(default="", max_length=1024, description="What went wrong; empty when it succeeded.")
 
 
+class RingKey(Model):
+    """One trusted key of a ring."""
+
+    kid: str = Field(max_length=128, description="Key id: the ring's prefix and the thumbprint of the public half.")
+    number: int = Field(description="Number under which it was made.")
+    state: Literal["pending", "active", "retiring"] = Field(
+        description="pending: trusted, signs nothing yet. active: signs. retiring: trusted until its last token ends."
+    )
+    since: str = Field(description="When it came into this state.", json_schema_extra={"format": "date-time"})
+
+
+class RingEntry(Model):
+    """What happened to a ring once: one link of a chain of hashes."""
+
+    id: str = Field(max_length=128, description="The rotation, <ring>-<n> of the key it made active, or a key's id.")
+    outcome: Literal["activated", "retired", "revoked", "rolled-back", "denied"] = Field(description="How it ended.")
+    trigger: str = Field(default="", max_length=128, description="Who asked: schedule/…, rotate/<nonce>, install.")
+    at: int = Field(description="When it was written down, Unix seconds.")
+    generation: int = Field(description="Generation of the ring's document.")
+    kids: list[str] = Field(default=[], max_length=8, description="Keys it is about: the new one first.")
+    actor: str = Field(default="", max_length=128, description="Who wrote the annotation, by its field manager.")
+    reason: str = Field(default="", max_length=256, description="Why a key was revoked, in the person's words.")
+    seconds: str = Field(default="", max_length=16, description="From the trigger to the end, in seconds.")
+    acked: str = Field(default="", max_length=16, description="Pods that proved it, such as 27/27.")
+    acks_sha256: str = Field(default="", max_length=64, description="Hash over the names of these pods.")
+    times: dict[str, int] = Field(default={}, max_length=8, description="Unix seconds of its steps.")
+    failures: list[str] = Field(default=[], max_length=8, description="What went wrong on the way.")
+    prev: str = Field(default="", max_length=64, description="Hash of the entry before it.")
+    hash: str = Field(default="", max_length=64, description="SHA-256 over all of the above.")
+
+
+class RotationSummary(Model):
+    """The last change of the signing key."""
+
+    id: str = Field(max_length=128, description="The rotation, <ring>-<n>.")
+    trigger: str = Field(max_length=128, description="Who asked.")
+    at: str = Field(description="When it was complete.", json_schema_extra={"format": "date-time"})
+    seconds: int = Field(description="From the trigger to the instant when the last signer used the new key.")
+    failures: int = Field(description="How many things went wrong on the way.")
+
+
+class RingStatus(Model):
+    """Where one ring of keys is."""
+
+    phase: Literal["idle", "publish", "prove", "activate", "retire", "revoke"] = Field(
+        description="What is under way. The overlap of two keys counts as idle."
+    )
+    generation: int | None = Field(default=None, description="Generation of the ring's document: it only grows.")
+    active_kid: str | None = Field(default=None, max_length=128, description="Key that signs.")
+    keys: list[RingKey] = Field(default=[], max_length=4, description="Keys that are trusted.")
+    acked: str | None = Field(default=None, max_length=16, description="Pods that hold this generation, of all.")
+    pending: list[str] = Field(default=[], max_length=10, description="Pods that lack a proof, and what they lack.")
+    next_rotation: str | None = Field(
+        default=None, description="When the schedule rotates next.", json_schema_extra={"format": "date-time"}
+    )
+    last_rotation: RotationSummary | None = Field(default=None, description="The last change of the signing key.")
+    history: list[RingEntry] = Field(default=[], max_length=50, description="What happened, oldest first.")
+
+
 class Status(Model):
     """What the operator observed."""
 
@@ -103,6 +162,9 @@ class Status(Model):
         max_length=32,
         description="Nine services, postgres and redis.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    rings: dict[str, RingStatus] = Field(
+        default={}, max_length=8, description="Rings of keys, by name: serviceJwt, userJwt."
     )
     plan: Planned | None = Field(default=None, description="What Apply would do, while spec.mode is Plan.")
     history: list[HistoryEntry] = Field(

@@ -43,17 +43,18 @@ OBJECTS: tuple[tuple[Kind, Builder], ...] = (
     (POD_DISRUPTION_BUDGET, pod_disruption_budgets),
     (HORIZONTAL_POD_AUTOSCALER, horizontal_pod_autoscalers),
 )
-POD = Kind("Pod", "v1", "pods", wave=None, verbs=("list", "watch"))
-"""Looked at and never written."""
+POD = Kind("Pod", "v1", "pods", wave=None, verbs=("list", "watch", "patch", "delete"))
+"""Looked at; in an emergency taken out of its Service by label, and deleted (`loop.rings`)."""
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (*(kind for kind, _ in OBJECTS), CONTROLLER_REVISION, POD)}
 """Every kind that belongs to an installation, by name. ControllerRevisions are stored by `releases`."""
 
 
 def build_installation(site: Site) -> tuple[Manifest, ...]:
     """Return every object that must exist, each with its hash in the annotation."""
-    return tuple(_stamped(item) for _, build in OBJECTS for item in build(site) if item is not None)
+    return tuple(stamped(item) for _, build in OBJECTS for item in build(site) if item is not None)
 
 
-def _stamped(manifest: Manifest) -> Manifest:
+def stamped(manifest: Manifest) -> Manifest:
+    """Return a manifest with its hash in the annotation."""
     annotations = {**manifest["metadata"].get("annotations", {}), ANNOTATION_DESIRED: desired_hash(manifest)}
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}

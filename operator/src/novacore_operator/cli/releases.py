@@ -2,7 +2,8 @@
 
 Invariants:
 CLI-4 without `--to`, the newest stored release that says something else than the live spec is chosen.
-CLI-5 a rollback keeps what is not part of a release (`releases.HOW`: `mode`, `paused`, `rollout`, `maintenance`).
+CLI-5 a rollback keeps what is not part of a release (`releases.HOW`: `mode`, `paused`, `rollout`, `maintenance`,
+`secrets`).
 """
 
 from __future__ import annotations

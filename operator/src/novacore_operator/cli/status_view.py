@@ -15,7 +15,9 @@ from novacore_operator.reasons import Reason
 from novacore_operator.status import condition_of
 
 API = "novacore.ai/status/v1"
-GOOD_WHEN_FALSE = frozenset({"Progressing", "Paused", "Degraded", "RolledBack", "FieldConflict", "RotationBlocked"})
+GOOD_WHEN_FALSE = frozenset(
+    {"Progressing", "Paused", "Degraded", "RolledBack", "FieldConflict", "RotationBlocked", "EmergencyIncomplete"}
+)
 """Conditions whose True is what a person wants to hear of."""
 
 Summary = dict[str, Any]

@@ -16,6 +16,7 @@ from novacore_operator.apply import Applied, Fights, Outcome, carry_out
 from novacore_operator.errors import Blocked, Fatal, NovaError, Retry
 from novacore_operator.kube import Kube, NotFound
 from novacore_operator.loop.preview import look, outline
+from novacore_operator.loop.rings import Rings, Step
 from novacore_operator.loop.store import Key, Store
 from novacore_operator.made import Made
 from novacore_operator.observe.observer import Observer
@@ -25,6 +26,7 @@ from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
 from novacore_operator.rotation import mint
 from novacore_operator.rotation.adopt import adopt
+from novacore_operator.rotation.timing import PRODUCTION
 from novacore_operator.state import Material, Nova, Observed, Ref
 from novacore_operator.status import View, compute, condition_of
 from novacore_operator.telemetry import Log, Metrics, context
@@ -85,6 +87,7 @@ class Reconciler:
         metrics: Metrics,
         *,
         identity: str,
+        rings: Rings | None = None,
         gone: Callable[[Key], None] = lambda _: None,
     ) -> None:
         self._gone = gone
@@ -93,6 +96,7 @@ class Reconciler:
         self._store = store
         self._metrics = metrics
         self._identity = identity
+        self._rings = rings if rings is not None else Rings(kube, observer, metrics)
         self._fights: dict[tuple[str, str], Fights] = {}  # by namespace and uid of the resource
         self._told: dict[tuple[str, str, str], float] = {}
         self._completed: dict[str, _Completed] = {}  # by namespace
@@ -144,7 +148,16 @@ class Reconciler:
         force = releases.in_force(nova, seen, invalid)
         if force.acting is not nova and force.acting is not None:
             seen, found = await self._observe(force.acting)
-        hindered = releases.hindrance(nova, force, seen)
+        keys = Step()
+        if force.acting is not None:
+            keys = await self._turn_keys(nova, force.acting, seen, found)
+            if keys.wrote:
+                seen, found = await self._observe(force.acting)
+        return _sooner(await self._act(nova, force, seen, found), keys.again_s)
+
+    async def _act(self, nova: Nova, force: releases.InForce, seen: Observed, found: Material) -> Turn:
+        """Carry out the release in force, or say why not."""
+        hindered = releases.hindrance(nova, force, seen) or self._too_quick(force.acting)
         if force.acting is None or hindered is not None:
             return await self._blocked(nova, seen, hindered)
         acting = force.acting
@@ -153,6 +166,24 @@ class Reconciler:
             await self._say(acting, seen, self._paused_view(acting, seen, found, because))
             return Turn()
         return await self._pass(nova, acting, seen, found, because)
+
+    def _too_quick(self, acting: Nova | None) -> Finding | None:
+        """Find an installation that is not for tests under an operator whose rotations are."""
+        if acting is None or acting.spec.profile != "Production" or self._rings.timing == PRODUCTION:
+            return None
+        return Finding(
+            Reason.SPEC_INVALID,
+            "spec.profile is Production and the operator runs with --timing-profile=test: set timingProfile to "
+            "production in the values of its chart",
+        )
+
+    async def _turn_keys(self, nova: Nova, acting: Nova, seen: Observed, found: Material) -> Step:
+        """Bring the rings of keys a step nearer, before anything else of the turn."""
+        notes: list[tuple[Reason, str, bool]] = []
+        keys = await self._rings.step(nova, acting, seen, found, lambda *note: notes.append(note))
+        for reason, note, warning in notes:
+            await self._tell(nova, reason, note, warning=warning)
+        return keys
 
     async def _pass(self, nova: Nova, acting: Nova, seen: Observed, found: Material, because: Because) -> Turn:
         """Write what is to be written for the release in force, and say how far it is."""
@@ -234,7 +265,7 @@ class Reconciler:
         known = self._completed.get(setting.namespace)
         if known is not None and known.of(setting, kept, now):
             return known.material
-        material = mint.complete(kept, setting, now=now, entropy=secrets.token_bytes)
+        material = mint.complete(kept, setting, now=now, entropy=secrets.token_bytes, timing=self._rings.timing)
         self._completed[setting.namespace] = _Completed(setting, material, now)
         return material
 
@@ -242,6 +273,7 @@ class Reconciler:
         """Drop what is kept of an installation whose resource is gone."""
         self._completed.pop(namespace, None)
         self._made.forget(namespace)
+        self._rings.forget(namespace)
         self._fights = {key: fights for key, fights in self._fights.items() if key[0] != namespace}
 
     def _fights_of(self, nova: Nova) -> Fights:
@@ -323,7 +355,7 @@ class Reconciler:
         current = self._store.get(nova.key)
         if current is None or current.uid != nova.uid or current.generation != nova.generation:
             return  # the spec moved on meanwhile; the next turn says it for the new generation
-        status = compute(current, seen, view, now=datetime.now(UTC))
+        status = compute(current, seen, replace(view, rings=self._rings.view(nova)), now=datetime.now(UTC))
         ready = condition_of(status, "Ready")
         for value in ("True", "False", "Unknown"):
             self._metrics.set(
@@ -444,6 +476,13 @@ def _ending(applied: Applied, nova: Nova, again_s: float | None, *, now: datetim
         return Turn(again_s=BLOCKED_S)
     after = next((error.after_s for error in applied.refused.values() if isinstance(error, Retry)), None)
     return Turn(failed=True, again_s=after)
+
+
+def _sooner(turn: Turn, again_s: float | None) -> Turn:
+    """Return the end of a turn after which the keys are looked at in time. A failure has a pause of its own."""
+    if again_s is None or turn.failed or turn.again_s is None:
+        return turn
+    return replace(turn, again_s=min(turn.again_s, again_s))
 
 
 def _deadline_s(nova: Nova, now: datetime) -> float | None:

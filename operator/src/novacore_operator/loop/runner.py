@@ -21,10 +21,13 @@ from novacore_operator.loop.census import Census
 from novacore_operator.loop.lease import Lease
 from novacore_operator.loop.queue import Queue, Urgency
 from novacore_operator.loop.reconcile import RESYNC_S, Reconciler
+from novacore_operator.loop.rings import Rings
 from novacore_operator.loop.store import Store
 from novacore_operator.observe.observer import Observer
+from novacore_operator.observe.pods import Pods
 from novacore_operator.observe.traffic import Traffic, read
 from novacore_operator.reasons import Reason
+from novacore_operator.rotation.timing import PRODUCTION, Timing
 from novacore_operator.state import Live
 from novacore_operator.telemetry import Log, Metrics
 
@@ -47,6 +50,7 @@ class Options:
     identity: str
     port: int = 8080
     resync_s: float = RESYNC_S
+    timing: Timing = PRODUCTION
 
 
 def _refuse() -> None:
@@ -78,8 +82,15 @@ class Runner:
             changed=lambda key: self._queue.add(key, Urgency.EDIT),
             gone=self._gone,
         )
+        self._pods = Pods()
         self._reconciler = Reconciler(
-            kube, self._observer, self._store, metrics, identity=options.identity, gone=self._gone
+            kube,
+            self._observer,
+            self._store,
+            metrics,
+            identity=options.identity,
+            rings=Rings(kube, self._observer, metrics, pods=self._pods, timing=options.timing),
+            gone=self._gone,
         )
         self._stopping = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
@@ -139,6 +150,7 @@ class Runner:
             await asyncio.sleep(TURN_POLL_S)
         for worker in self._workers:
             worker.cancel()
+        await self._pods.close()
         await self._lease.release()
 
     async def _work(self) -> None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from novacore_operator.api.spec import Spec
 from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
+from novacore_operator.rotation.triggers import ANNOTATIONS
 from novacore_operator.state import Nova
 
 Key = tuple[str, str]
@@ -33,6 +34,7 @@ class _Kept:
     version: int
     spec: bytes = field(repr=False)  # JSON
     status: bytes = field(repr=False)  # JSON
+    asked: tuple[tuple[str, str, str], ...] = ()  # annotation, value, who wrote it
 
     def read(self, key: Key) -> Nova:
         return Nova(
@@ -44,6 +46,8 @@ class _Kept:
             version=self.version,
             spec=Spec.model_validate_json(self.spec),
             status=json.loads(self.status),
+            asked={name: value for name, value, _ in self.asked},
+            askers={name: who for name, _, who in self.asked},
         )
 
 
@@ -56,7 +60,9 @@ class Store:
         self._read: OrderedDict[Key, Nova] = OrderedDict()
 
     def put(self, body: dict[str, Any]) -> bool:
-        """Take in a resource; return whether its spec (its generation) is new. An older version changes nothing.
+        """Take in a resource; return whether its spec (its generation), or what a person asks for, is new.
+
+        An older version changes nothing.
 
         Not even one of a namesake that is gone: kopf hands the events of two uids over in any order.
         """
@@ -89,8 +95,10 @@ class Store:
             version=version,
             spec=spec,
             status=_text(body.get("status") or {}),
+            asked=_asked(metadata),
         )
-        return before is None or before.uid != metadata["uid"] or before.generation != int(metadata["generation"])
+        same = before is not None and (before.uid, before.generation) == (metadata["uid"], int(metadata["generation"]))
+        return not same or before is None or before.asked != self._kept[key[0]][key[1]].asked
 
     def drop(self, key: Key, uid: str) -> bool:
         """Take out a deleted resource; return whether it was there."""
@@ -133,6 +141,21 @@ class Store:
 
     def _find(self, key: Key) -> _Kept | None:
         return self._kept.get(key[0], {}).get(key[1])
+
+
+def _asked(metadata: dict[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    """Return the annotations by which a person asks for a rotation, each with the manager that wrote it."""
+    annotations = metadata.get("annotations") or {}
+    found = [name for name in ANNOTATIONS if name in annotations]
+    return tuple((name, str(annotations[name]), _writer(metadata, name) if found else "") for name in found)
+
+
+def _writer(metadata: dict[str, Any], annotation: str) -> str:
+    for entry in metadata.get("managedFields") or ():
+        fields = ((entry.get("fieldsV1") or {}).get("f:metadata") or {}).get("f:annotations") or {}
+        if f"f:{annotation}" in fields:
+            return str(entry.get("manager", ""))[:128]
+    return ""
 
 
 def _text(value: Any) -> bytes:

@@ -142,6 +142,12 @@ class Observer:
         """Keep complete material (OBS-1). Nobody changes it: it is not copied."""
         self._material[namespace] = material
 
+    def amend(self, namespace: str, name: str, data: Mapping[str, bytes]) -> None:
+        """Keep one Secret's entries as they were written beside the plan (`loop.rings`), if there is a memory."""
+        known = self._material.get(namespace)
+        if known is not None:
+            self._material[namespace] = {**known, name: data}
+
     def _remembered(self, ref: Ref) -> Mapping[str, bytes] | None:
         root = ref.namespace == self._operator_namespace and ref.name.startswith(ROOT_PREFIX)
         namespace = ref.name.removeprefix(ROOT_PREFIX) if root else ref.namespace

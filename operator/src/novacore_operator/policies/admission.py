@@ -38,8 +38,8 @@ def version_unknown(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG0
 
 
 def window_invalid(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG001 - the signature is Policy's
-    """Find a maintenance window that no calendar knows."""
-    return maintenance.window_invalid(nova.spec.maintenance.windows)
+    """Find a window, or a schedule of keys, that no calendar knows."""
+    return maintenance.window_invalid(nova.spec.maintenance.windows) or maintenance.rings_invalid(nova.spec)
 
 
 def release_too_old(nova: Nova, seen: Observed) -> Finding | None:  # noqa: ARG001 - the signature is Policy's

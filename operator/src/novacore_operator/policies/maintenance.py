@@ -12,25 +12,37 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from novacore_operator.api.spec import Window
+from novacore_operator.api.spec import Spec, Window
 from novacore_operator.policies import Finding
 from novacore_operator.reasons import Reason
 
 
-def window_invalid(windows: Iterable[Window]) -> Finding | None:
+def window_invalid(windows: Iterable[Window], *, where: str = "maintenance.windows") -> Finding | None:
     """Find a window whose schedule or time zone does not exist: the API server can check their form only."""
-    for window in windows:
-        try:
-            CronSim(window.cron, datetime(2026, 1, 1, tzinfo=ZoneInfo(window.timezone)))
-        except CronSimError as error:
-            return _invalid(f"cron {window.cron!r} is not a schedule ({error})")
-        except (ZoneInfoNotFoundError, ValueError):
-            return _invalid(f"timezone {window.timezone!r} does not exist")
+    return next((found for one in windows if (found := schedule_invalid(one.cron, one.timezone, where=where))), None)
+
+
+def rings_invalid(spec: Spec) -> Finding | None:
+    """Find a schedule of a ring of keys, or a window of it, that no calendar knows."""
+    for name, ring in (("serviceJwt", spec.secrets.rings.service_jwt), ("userJwt", spec.secrets.rings.user_jwt)):
+        where = f"secrets.rings.{name}"
+        found = schedule_invalid(ring.cron or "0 0 * * *", ring.timezone, where=where)
+        found = found or window_invalid(ring.windows, where=f"{where}.windows")
+        if found is not None:
+            return found
     return None
 
 
-def _invalid(what: str) -> Finding:
-    return Finding(Reason.SPEC_INVALID, f"spec.maintenance.windows: {what}: mend it or remove the window")
+def schedule_invalid(cron: str, timezone: str, *, where: str) -> Finding | None:
+    """Find a schedule or a time zone that does not exist. `where`: the field below `spec`."""
+    what = ""
+    try:
+        CronSim(cron, datetime(2026, 1, 1, tzinfo=ZoneInfo(timezone)))
+    except CronSimError as error:
+        what = f"cron {cron!r} is not a schedule ({error})"
+    except (ZoneInfoNotFoundError, ValueError):
+        what = f"timezone {timezone!r} does not exist"
+    return Finding(Reason.SPEC_INVALID, f"spec.{where}: {what}: mend it or remove it") if what else None
 
 
 def wait_s(windows: Iterable[Window], now: datetime) -> float | None:

@@ -100,14 +100,19 @@ def dumps(value: Any) -> bytes:
 # --- ring documents ---------------------------------------------------------------------------------------------------
 
 
-def sign_document(document: RingDocument, root: Jwk) -> bytes:
-    """Return the compact JWS of a ring document, ES256 by the root key."""
-    header = b64(dumps({"alg": "ES256", "kid": root["kid"], "typ": JWS_TYPE}))
-    signed = f"{header}.{b64(document.to_bytes())}".encode()
-    signature = p256_of(root).sign(signed, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+def sign(payload: bytes, jwk: Jwk, *, typ: str) -> bytes:
+    """Return a compact JWS, ES256 by a private JWK."""
+    header = b64(dumps({"alg": "ES256", "kid": jwk["kid"], "typ": typ}))
+    signed = f"{header}.{b64(payload)}".encode()
+    signature = p256_of(jwk).sign(signed, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
     r, s = decode_dss_signature(signature)
     raw = r.to_bytes(SIGNATURE_HALF_BYTES, "big") + s.to_bytes(SIGNATURE_HALF_BYTES, "big")
     return signed + b"." + b64(raw).encode()
+
+
+def sign_document(document: RingDocument, root: Jwk) -> bytes:
+    """Return the compact JWS of a ring document, ES256 by the root key."""
+    return sign(document.to_bytes(), root, typ=JWS_TYPE)
 
 
 @lru_cache(maxsize=4096)

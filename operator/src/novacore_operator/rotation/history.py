@@ -51,6 +51,8 @@ def digest(entry: Entry) -> str:
     """Return the hash of an entry, which covers all its fields and `prev`."""
     body = asdict(entry)
     del body["hash"]
+    body["seconds"] = float(entry.seconds)  # a whole number of seconds is no other one
+    body["times"] = sorted(body["times"])  # the status keeps them as a map, which has no order
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

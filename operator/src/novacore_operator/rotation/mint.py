@@ -4,7 +4,8 @@ Invariants: MINT-1 what exists and is sound is returned byte for byte; a second 
 nothing. MINT-2 the first document of a JWT ring has an active and a standby key before any Deployment exists.
 MINT-3 a document that is made anew has a generation above the one it replaces, and above any small number that a pod
 may still hold when that one is lost (the Unix time). MINT-4 a document that is lost or was tampered with never brings a
-key into the ring whose private half we do not hold as active.
+key into the ring whose private half we do not hold as active. MINT-5 a document that our root key signed is left to the
+rotation as long as there is any private half: it alone changes one.
 Not here: when to rotate (`machine`), and proof that the pods hold a key (`proof`).
 """
 
@@ -19,7 +20,7 @@ from datetime import datetime
 from typing import Any
 
 from novacore_contracts.identity import KID_PREFIX
-from novacore_contracts.keyset import TRUSTED_KEYS_MAX, RingDocument, RingKey, thumbprint
+from novacore_contracts.keyset import TRUSTED_KEYS_MAX, KeyState, RingDocument, RingKey, thumbprint
 from novacore_contracts.services import (
     BY_NAME,
     DATABASE,
@@ -33,6 +34,7 @@ from novacore_contracts.services import (
 )
 from novacore_operator.rotation import forms
 from novacore_operator.rotation.forms import Entropy, Jwk
+from novacore_operator.rotation.timing import PRODUCTION, Timing
 from novacore_operator.state import Material, PostgresAdmin, RedisLogin, names
 
 JWT_RINGS: tuple[tuple[str, str], ...] = (
@@ -65,6 +67,7 @@ class _Forge:
     now: datetime
     entropy: Entropy
     secrets: dict[str, dict[str, bytes]]
+    timing: Timing = PRODUCTION
     root: Jwk = field(default_factory=dict)
 
     @property
@@ -72,9 +75,11 @@ class _Forge:
         return int(self.now.timestamp())
 
 
-def complete(have: Material, setting: Setting, *, now: datetime, entropy: Entropy) -> Material:
+def complete(
+    have: Material, setting: Setting, *, now: datetime, entropy: Entropy, timing: Timing = PRODUCTION
+) -> Material:
     """Return the whole material of an installation: Secret name -> key -> bytes, the root Secret included."""
-    forge = _Forge(setting, now, entropy, {name: dict(data) for name, data in have.items()})
+    forge = _Forge(setting, now, entropy, {name: dict(data) for name, data in have.items()}, timing)
     _root(forge)
     for ring, secret in JWT_RINGS:
         _jwt_ring(forge, ring, secret)
@@ -148,75 +153,61 @@ def _root(forge: _Forge) -> None:
 
 
 def _jwt_ring(forge: _Forge, ring: str, secret_name: str) -> None:
-    """Make the ring's private entries and its signed document agree, minting where something is missing."""
+    """Make a ring's first document, with an active and a standby key. One that the root key signed stays (MINT-5).
+
+    Without a document the private halves that are there go on, the oldest as active. Without any private half no new
+    signer could start: then the old keys are trusted until their tokens end, and fresh ones sign.
+    """
     private = forge.secrets.setdefault(secret_name, {})
     keyset = forge.secrets.setdefault(names.KEYSET, {})
     entry = f"{ring}.jws"
+    keys = {name: jwk for name, data in private.items() if (jwk := sound_es256(data, KID_PREFIX[ring])) is not None}
     document = forms.read_document(keyset.get(entry), forge.root, ring)
-    keys = {jwk["kid"]: jwk for data in private.values() if (jwk := sound_es256(data, KID_PREFIX[ring])) is not None}
-    if document is not None and _signable(document, keys):
-        keyset[entry] = keyset[entry]
-        forge.secrets[secret_name] = {name: private[name] for name in sorted(private) if _is_of(private[name], keys)}
+    if document is not None and keys:
+        forge.secrets[secret_name] = {name: private[name] for name in sorted(keys)}
         return
-    trusted = _trusted(document, keys, now=forge.unix)
-    number = max([key.n for key in trusted] + [jwk["n"] for jwk in keys.values()] + [document.seq if document else 0])
-    states = {key.state for key in trusted}
-    for state in ("active", "pending"):
-        if state not in states and len(trusted) < TRUSTED_KEYS_MAX:
-            number += 1
-            jwk = forms.es256_jwk(forms.new_p256(forge.entropy), prefix=KID_PREFIX[ring], n=number)
-            keys[jwk["kid"]] = jwk
-            trusted.append(_ring_key(jwk, state, forge.unix))
-    active = next(key.kid for key in trusted if key.state == "active")
+    kept = sorted(keys.values(), key=lambda jwk: jwk["n"])[: len(FIRST_STATES)]
+    number = max((document.seq if document is not None else 0, *(jwk["n"] for jwk in keys.values())))
+    while len(kept) < len(FIRST_STATES):
+        number += 1
+        kept.append(forms.es256_jwk(forms.new_p256(forge.entropy), prefix=KID_PREFIX[ring], n=number))
+    fresh = tuple(_ring_key(jwk, state, forge.unix) for jwk, state in zip(kept, FIRST_STATES, strict=True))
+    old = _retiring(document, forge.unix) if document is not None else ()
     made = RingDocument(
         ring=ring,
-        generation=document.generation + 1 if document else (1 if not private else forge.unix),
+        generation=document.generation + 1 if document is not None else (1 if not private else forge.unix),
         seq=number,
         issued_at=forge.unix,
-        active_kid=active,
-        keys=tuple(trusted),
-        tombstones=document.tombstones if document else (),
-        deny=document.deny if document else (),
+        active_kid=fresh[0].kid,
+        keys=(*old, *fresh),
+        tombstones=document.tombstones if document is not None else (),
+        deny=document.deny if document is not None else (),
+        ttl_max=document.ttl_max if document is not None else ttl_max_s(ring, forge.timing),
     )
     keyset[entry] = forms.sign_document(made, forge.root)
-    forge.secrets[secret_name] = {f"{ring}-{jwk['n']}.jwk": forms.dumps(jwk) for jwk in keys.values()}
+    every = {jwk["kid"]: jwk for jwk in (*keys.values(), *kept)}
+    forge.secrets[secret_name] = {f"{ring}-{jwk['n']}.jwk": forms.dumps(jwk) for jwk in every.values()}
 
 
-def _is_of(data: bytes, keys: Mapping[str, Jwk]) -> bool:
-    jwk = json_object(data)
-    return jwk is not None and jwk.get("kid") in keys
+def _retiring(document: RingDocument, now: int) -> tuple[RingKey, ...]:
+    """Return the keys that may still have living tokens: they sign no more."""
+    used = [key for key in document.keys if key.state != "pending"]
+    return tuple(
+        RingKey(kid=key.kid, n=key.n, state="retiring", since=now, material=key.material)
+        for key in used[-(TRUSTED_KEYS_MAX - len(FIRST_STATES)) :]
+    )
 
 
-def _signable(document: RingDocument, keys: Mapping[str, Jwk]) -> bool:
-    """Return whether the private halves of the active key and of a standby are there."""
-    held = {key.state for key in document.keys if key.kid in keys}
-    return {"active", "pending"} <= held
+FIRST_STATES: tuple[KeyState, ...] = ("active", "pending")
 
 
-def _ring_key(jwk: Jwk, state: Any, since: int) -> RingKey:
+def ttl_max_s(ring: str, timing: Timing) -> int:
+    """Return the longest life of a ring's tokens, in seconds."""
+    return int({"serviceJwt": timing.service_ttl_s, "userJwt": timing.user_ttl_s}[ring])
+
+
+def _ring_key(jwk: Jwk, state: KeyState, since: int) -> RingKey:
     return RingKey(kid=jwk["kid"], n=jwk["n"], state=state, since=since, material=forms.public_material(jwk))
-
-
-def _trusted(document: RingDocument | None, keys: Mapping[str, Jwk], *, now: int) -> list[RingKey]:
-    """Return the keys to carry on: from the document where there is one, else from the private halves, oldest active.
-
-    A key without its private half can sign no more but is trusted until its tokens end: it goes on as retiring.
-    """
-    if document is None:
-        ordered = sorted(keys.values(), key=lambda jwk: jwk["n"])[:2]
-        return [_ring_key(jwk, state, now) for jwk, state in zip(ordered, ("active", "pending"), strict=False)]
-    carried: list[RingKey] = []
-    for key in document.keys:
-        if key.kid in keys:
-            carried.append(key)
-        elif key.state != "pending":
-            carried.append(RingKey(kid=key.kid, n=key.n, state="retiring", since=now, material=key.material))
-    if not any(key.state == "active" for key in carried):
-        standby = next((key for key in carried if key.state == "pending"), None)
-        if standby is not None:  # every verifier trusts it already
-            carried.remove(standby)
-            carried.append(RingKey(kid=standby.kid, n=standby.n, state="active", since=now, material=standby.material))
-    return carried[-(TRUSTED_KEYS_MAX - 2) :] if len(carried) > TRUSTED_KEYS_MAX - 1 else carried
 
 
 def _policy(forge: _Forge) -> None:

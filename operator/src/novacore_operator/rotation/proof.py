@@ -178,6 +178,8 @@ def _cause(
     if pod.signs and kid not in report.signer_kids:
         return "has not got the private half yet"
     for signer in signers:
+        if signer.report is None or kid not in signer.report.signer_kids:
+            continue  # it is the one that lacks something, and is named itself
         answer = answers.get((signer.uid, pod.uid))
         if answer != PASSED:
             return f"answered {answer or 'nothing'} to a canary of {signer.name}"

@@ -24,6 +24,14 @@ class Phase(StrEnum):
     REVOKE = "revoke"
 
 
+class Word(StrEnum):
+    """Kinds of warning, as the reasons of Events name them."""
+
+    CLOCK_SKEW = "ClockSkew"
+    SCHEDULE_INVALID = "ScheduleInvalid"
+    TRIGGER_REFUSED = "TriggerRefused"
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """One ring, for status, conditions, Events and metrics. The sentences name pods and causes."""
@@ -35,7 +43,7 @@ class Report:
     incomplete: tuple[str, ...] = ()  # condition EmergencyIncomplete
     overdue: tuple[str, ...] = ()  # keys that should be retired and are still used
     failures: tuple[str, ...] = ()  # `ack_timeout` and its like, for the counter
-    warnings: tuple[str, ...] = ()  # clocks, schedules, triggers that cannot be carried out
+    warnings: tuple[tuple[Word, str], ...] = ()  # what a person may want to mend, and its kind
     next_rotation: float | None = None
     look_again_s: float = 0.0
 
@@ -130,21 +138,25 @@ def _incomplete(seen: Seen) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _warnings(seen: Seen, now: float) -> tuple[str, ...]:
-    found = [str(item) for item in proof.skewed(seen, seen.timing.skew_warn_s)]
+def _warnings(seen: Seen, now: float) -> tuple[tuple[Word, str], ...]:
+    found = [(Word.CLOCK_SKEW, str(item)) for item in proof.skewed(seen, seen.timing.skew_warn_s)]
     schedule_fault = schedule.without_window(seen.policy, since=seen.good.active.since)
     if schedule_fault is not None:
-        found.append(f"{seen.ring}: {schedule_fault}")
+        found.append((Word.SCHEDULE_INVALID, f"{seen.ring}: {schedule_fault}"))
     for trigger in emergency.undone(seen, Verb.REVOKE):
         unknown = [kid for kid in trigger.subjects if rings.key_of(seen.good, kid) is None]
         found += [
-            f"{seen.ring}: {kid} is not a trusted key, expected one of this ring's: it was not revoked"
+            (
+                Word.TRIGGER_REFUSED,
+                f"{seen.ring}: {kid} is not a trusted key, expected one of this ring's: it was not revoked",
+            )
             for kid in unknown
             if kid not in rings.revoked(seen.good)
         ]
     back = emergency.undone(seen, Verb.ROLLBACK) and not emergency.undone(seen, Verb.ROTATE)
     if back and machine.previous(seen, now) is None:
-        found.append(f"{seen.ring}: nothing to roll back to: the previous private half is destroyed, or none was")
+        why = "nothing to roll back to: the previous private half is destroyed, or none was"
+        found.append((Word.TRIGGER_REFUSED, f"{seen.ring}: {why}"))
     return tuple(found)
 
 

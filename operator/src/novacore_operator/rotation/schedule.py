@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from novacore_operator.api.spec import Window
+from novacore_operator.api.rings import Ring
+from novacore_operator.api.rollout import Window
 from novacore_operator.policies import maintenance
 
 PATIENCE = 1.1  # a window must come within so many intervals
@@ -42,6 +43,26 @@ class RingPolicy:
     pause: bool = False
     on_straggler: OnStraggler = OnStraggler.WAIT
     history: int = 10
+
+
+INTERVAL = "2160h"
+"""A quarter of a year."""
+
+
+def policy_of(given: Ring, *, ttl_max_s: int) -> RingPolicy:
+    """Return what the resource says about a ring. The admission policies have passed: schedules and zones exist."""
+    interval = given.interval if given.interval is not None else (None if given.cron is not None else INTERVAL)
+    return RingPolicy(
+        ttl_max_s=ttl_max_s,
+        interval_s=maintenance.duration(interval).total_seconds() if interval is not None else None,
+        cron=given.cron,
+        timezone=given.timezone,
+        jitter=int(given.jitter.removesuffix("%")) / 100,
+        windows=tuple(given.windows),
+        pause=given.pause,
+        on_straggler=OnStraggler(given.on_straggler),
+        history=given.history,
+    )
 
 
 def draw(uid: str, ring: str, seq: int) -> float:

@@ -19,6 +19,12 @@ from novacore_contracts.services import BY_NAME
 DOMAIN = "novacore.ai/"
 REASON = f"{DOMAIN}revoke-reason"
 MODE = f"{DOMAIN}revoke-mode"
+ANNOTATIONS: tuple[str, ...] = (
+    *(f"{DOMAIN}{verb}" for verb in ("rotate", "rollback", "revoke", "deny")),
+    REASON,
+    MODE,
+)
+"""All that is read of a resource's annotations."""
 NONCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KIDS_MAX = 4
 REASON_LENGTH_MAX = 256

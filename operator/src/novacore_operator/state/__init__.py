@@ -236,6 +236,8 @@ class Nova:
     version: int  # resourceVersion
     spec: Spec
     status: dict[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)  # annotations by which a person asks for a rotation
+    askers: Mapping[str, str] = field(default_factory=dict)  # annotation -> field manager who wrote it
 
     @property
     def key(self) -> tuple[str, str]:

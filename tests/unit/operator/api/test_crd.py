@@ -88,7 +88,7 @@ def test_services_are_known_by_name(name: str) -> None:
     assert name in rule["message"]
 
 
-@pytest.mark.parametrize("absent", ["monitoring", "backup", "secrets"])
+@pytest.mark.parametrize("absent", ["monitoring", "backup"])
 def test_fields_without_effect_are_refused(absent: str) -> None:
     assert absent not in schema()["properties"]
     with pytest.raises(ValidationError):

@@ -17,7 +17,7 @@ def words(lines: list[str]) -> set[str]:
 
 def test_verbs_services_and_options_are_offered() -> None:
     assert words(candidates([""])) == set(VERBS)
-    assert words(candidates(["ro"])) == {"rollback"}
+    assert words(candidates(["ro"])) == {"rollback", "rotate"}
     assert {service.name for service in SERVICES} <= words(candidates(["logs", ""]))
     assert "--timeout" in words(candidates(["wait", "--"]))
     assert words(candidates(["status", "-o", "j"])) == {"json"}

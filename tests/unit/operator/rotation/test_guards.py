@@ -276,8 +276,8 @@ def test_what_cannot_be_done_is_told() -> None:
     unknown = Trigger(Verb.REVOKE, "serviceJwt", "x", ("svc-9",), reason="r")
     found = report.report(make_seen(triggers=(unknown, Trigger(Verb.ROLLBACK, "serviceJwt", "y"))), LATER)
     assert found.phase is not Phase.REVOKE
-    assert any("svc-9 is not a trusted key" in text for text in found.warnings)
-    assert any("nothing to roll back to" in text for text in found.warnings)
+    assert any("svc-9 is not a trusted key" in text for _, text in found.warnings)
+    assert any("nothing to roll back to" in text for _, text in found.warnings)
 
 
 def test_a_ring_at_rest_is_looked_at_again_when_something_is_due() -> None:

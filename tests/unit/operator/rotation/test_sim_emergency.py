@@ -237,6 +237,6 @@ def test_r23_after_the_private_half_is_destroyed_there_is_nothing_to_roll_back_t
     run.annotate(Trigger(Verb.ROLLBACK, RING, "late"))
     run.pass_by(60)
     assert run.operator.seen is not None
-    assert any("nothing to roll back to" in text for text in report.report(run.operator.seen, world.now).warnings)
+    assert any("nothing to roll back to" in text for _, text in report.report(run.operator.seen, world.now).warnings)
     assert (run.active, world.document.generation) == (newer, generation)
     assert run.watch.violations == []

@@ -70,9 +70,9 @@ def history(options: Options) -> None:
 def rollback(options: Options, *, to: int | None, yes: bool) -> None:
     """Put a stored release's spec back. Shows what changes and asks first.
 
-    The database is not taken back: each release can run on the next one's schema. `mode`, `paused`, `rollout` and
-    `maintenance` stay as they are: they are no part of a release. Where the resource comes from Git or Helm, put it
-    back there too, or they will undo this.
+    The database is not taken back: each release can run on the next one's schema. `mode`, `paused`, `rollout`,
+    `maintenance` and `secrets` stay as they are: they are no part of a release. Where the resource comes from Git or
+    Helm, put it back there too, or they will undo this.
 
     \b
     Examples:
