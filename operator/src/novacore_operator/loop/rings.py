@@ -485,14 +485,11 @@ WARNINGS = frozenset({"KeyRevoked", "RotationRolledBack", "SecretRepaired", "Eme
 
 def _concerns(nova: Nova, acting: Nova, seen: Observed, found: Material) -> bool:
     """Return whether there is anything to look at: an installation that stands, or a person who asks."""
-    if nova.spec.paused or not acting.spec.since(SINCE):
-        return False
-    if mint.sound_es256(_root_entry(nova.namespace, found), "root-") is None or not any(
-        map(found.get, PRIVATE.values())
-    ):
-        return False  # the first material is not there yet
     stands = bool(nova.status.get("release", {}).get("current")) or bool(nova.asked)
-    return stands and any(pod.address for pod in seen.pods)
+    if nova.spec.paused or not stands or not acting.spec.since(SINCE) or not any(pod.address for pod in seen.pods):
+        return False
+    private = any(found.get(name) for name in PRIVATE.values())  # else the first material is not there yet
+    return private and mint.sound_es256(_root_entry(nova.namespace, found), "root-") is not None
 
 
 def _marks(nova: Nova, seen: Observed) -> object:
