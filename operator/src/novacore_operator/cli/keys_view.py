@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from novacore_operator.cli.errors import printable
+from novacore_operator.cli.errors import PROGRAM, printable
 from novacore_operator.cli.resource import Resource
 from novacore_operator.cli.status_view import table
 from novacore_operator.rotation import told
@@ -32,10 +32,14 @@ ENDS: Mapping[str, str] = {
 def rings_of(resource: Resource) -> dict[str, Any]:
     """Return ring -> its part of the status, and under `chain` what is wrong with its history (nothing: it holds)."""
     status = resource.get("status") or {}
-    return {
-        ring: {**body, "chain": list(faults(told.read_history(status, ring)))}
-        for ring, body in sorted((status.get("rings") or {}).items())
-    }
+    return {ring: {**body, "chain": _chain(status, ring)} for ring, body in sorted((status.get("rings") or {}).items())}
+
+
+def _chain(status: Mapping[str, Any], ring: str) -> list[str]:
+    entries = told.read_history(status, ring)
+    whole = len(status["rings"][ring].get("history") or ())
+    unread = [f"entry {len(entries) + 1} cannot be read"] if len(entries) < whole else []
+    return [*faults(entries), *unread]
 
 
 def screen(rings: Mapping[str, Any]) -> RenderableType:
@@ -90,18 +94,18 @@ class Progress:
     refused: str = ""
 
 
-def progress(resource: Resource, ring: str, mark: str) -> Progress:
-    """Return how far the request with this mark (`rotate/<nonce>`) is."""
+def progress(resource: Resource, ring: str, mark: str, kids: Iterable[str] = ()) -> Progress:
+    """Return how far the request with this mark (`rotate/<nonce>`) is. `kids`: all that a revocation named."""
     status = resource.get("status") or {}
     body = (status.get("rings") or {}).get(ring) or {}
     # A revocation makes another key sign on the way: that is an entry of the same request too.
     end = ENDS.get(mark.partition("/")[0])
-    mine = (item for item in body.get("history", ()) if item.get("trigger") == mark)
-    entry = next((item for item in mine if item["outcome"] == end), None)
-    if entry is not None:
-        return Progress(_done(ring, entry), entry)
-    if (resource.get("spec") or {}).get("paused"):
-        return Progress("", refused="the installation is paused, and so are its keys: `kubectl novacore resume`")
+    mine = [i for i in body.get("history", ()) if i.get("trigger") == mark and i["outcome"] == end]
+    if mine and set(kids) <= {kid for item in mine for kid in item.get("kids", ())}:
+        return Progress(". ".join(_done(ring, item) for item in mine), mine[-1])
+    why = idle_because(resource)
+    if why:
+        return Progress("", refused=why)
     words = [ring, f"phase {body.get('phase', 'unknown')}", f"acknowledged {body.get('acked', '-')}"]
     if body.get("pending"):
         words.append(f"waits for {'; '.join(body['pending'])}")
@@ -110,6 +114,16 @@ def progress(resource: Resource, ring: str, mark: str) -> Progress:
         if found.get("status") == "True":
             words.append(f"{kind}: {found.get('message', '')}")
     return Progress(printable(", ".join(words)))
+
+
+def idle_because(resource: Resource) -> str:
+    """Return why nothing is done about keys, and the remedy; empty when it is."""
+    spec = resource.get("spec") or {}
+    if spec.get("paused"):
+        return f"the installation is paused, and so are its keys: `{PROGRAM} resume` first"
+    if spec.get("mode") == "Plan":
+        return "spec.mode is Plan, in which nothing is written: set it to Apply first"
+    return ""
 
 
 def _done(ring: str, entry: Mapping[str, Any]) -> str:

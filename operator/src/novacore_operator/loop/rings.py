@@ -1,12 +1,12 @@
 """The edge of the rotation: look at a ring's Secrets and pods, have `rotation.machine` decide, ask and write.
 
-It is a part of a resource's turn, so no other writer of the same Secrets runs beside it, and it comes first in the
-turn: an emergency does not wait for a roll-out. It reads the Secrets and lists the pods past the caches, each time it
-looks; between two looks, as long as nothing of this changes, it does nothing at all.
+It is a part of a resource's turn, so no other writer of the same Secrets runs beside it, and it comes before all other
+writes of the turn: an emergency does not wait for a roll-out. It reads the Secrets and lists the pods past the caches,
+each time it looks; between two looks, as long as nothing of this changes, it does nothing at all.
 
-Invariants: EDGE-1 a write carries the version that was read for it; a conflict ends the look, and the next one reads
-anew. EDGE-2 material that this module writes is known to the observer's memory before anything else of the turn runs.
-EDGE-3 a failure here is told and tried again; it never keeps the rest of the turn from running.
+Invariants: EDGE-1 a write to a Secret that is there carries the version that was read for it; a conflict ends the look,
+and the next one reads anew. EDGE-2 material that this module writes is known to the observer's memory before anything
+else of the turn runs. EDGE-3 a failure here is told and tried again; it never keeps the rest of the turn from running.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Turn:
     nova: Nova
     acting: Nova
     seen: Observed
-    found: dict[str, Mapping[str, bytes]]
+    found: dict[str, Mapping[str, bytes]] = field(repr=False)
     kept: _Kept
     triggers: tuple[Trigger, ...]
     tell: Tell
@@ -113,10 +113,10 @@ class _Look:
     """What one look saw. A version is empty where there is no object."""
 
     at: float
-    root: Jwk
+    root: Jwk = field(repr=False)
     keyset: Mapping[str, bytes]
     keyset_version: str
-    private: Mapping[str, Mapping[str, bytes]]  # ring -> entries that count
+    private: Mapping[str, Mapping[str, bytes]] = field(repr=False)  # ring -> entries that count
     private_version: Mapping[str, str]
     pods: tuple[Address, ...]
     answers: Mapping[str, Answer]
@@ -187,6 +187,10 @@ class Rings:
             raise
         except NovaError as error:
             log.warning("rings_failed", reason=error.reason, message=error.message)
+            tell(Reason.ROTATION_FAILED, error.message, True)
+            again_s, wrote = self.timing.patient_look_s, True
+        except Exception:
+            log.exception("rings_failed", reason=Reason.INTERNAL_ERROR)
             again_s, wrote = self.timing.patient_look_s, True
         kept.marks = marks if not wrote else None  # its own writes change the marks: the next turn takes them in
         kept.next_at = time.monotonic() + again_s
@@ -196,8 +200,8 @@ class Rings:
         kept, wrote = turn.kept, False
         for _ in range(LOOKS_MAX):
             look = await self._look(turn)
-            await self._poke(turn, look)
             written, rings = await self._once(turn, look)
+            await self._poke(turn, look)
             wrote = wrote or written
             if not written:
                 break
@@ -227,10 +231,9 @@ class Rings:
                     break
             turn.kept.memory[ring] = one.memory
             all_seen[ring] = one
-            writes = [action for action in actions if is_write(action)]
-            for action in writes:
-                await self._write(turn, look, ring, action)
-            if writes:
+            # Fencing first: whoever takes no more requests may be removed later.
+            writes = sorted(filter(is_write, actions), key=lambda action: not isinstance(action, FencePod))
+            if any([await self._written(turn, look, ring, action) for action in writes]):
                 return True, all_seen
         return False, all_seen
 
@@ -242,14 +245,12 @@ class Rings:
         listing = self._kube.list("Pod", namespace=space, labels=f"{LABEL_MANAGED_BY}={MANAGER}")
         bodies, (listed, _) = await asyncio.gather(asyncio.gather(*(self._kube.get(ref) for ref in wanted)), listing)
         pods = addresses(listed)
-        root = mint.sound_es256(_root_entry(space, turn.found), "root-")
-        assert root is not None  # `_concerns` has seen it
-        now = time.time()
+        root = mint.sound_es256(_root_entry(space, turn.found), "root-") or {}  # `_concerns` has seen it
         keyset, *private = bodies
         documents = decoded(keyset) if keyset is not None else {}
         answers = await self._pods.claims(pods)
         look = _Look(
-            at=now,
+            at=time.time(),
             root=root,
             keyset={name: documents[name] for ring in JWT_RINGS if (name := f"{ring}.jws") in documents},
             keyset_version=_version(keyset),
@@ -262,7 +263,7 @@ class Rings:
             ring: _entries(body, ring, look.document(ring) if body is not None else None)
             for ring, body in zip(PRIVATE, private, strict=True)
         }
-        return replace(look, private=entries, at=time.time())
+        return replace(look, private=entries)
 
     def _seen(self, turn: _Turn, look: _Look, ring: str) -> Seen:
         given = turn.acting.spec.secrets.rings.of(ring)
@@ -343,6 +344,20 @@ class Rings:
         answers = await self._pods.try_canary(look.answering, ring, token)
         return {(OPERATOR, uid): answer for uid, answer in answers.items()}
 
+    async def _written(self, turn: _Turn, look: _Look, ring: str, action: Action) -> bool:
+        """Write, and return whether that changed anything. What is refused of one pod keeps no other from its turn."""
+        if not isinstance(action, FencePod | RemovePod):
+            await self._write(turn, look, ring, action)
+            return True
+        try:
+            return await self._treat(turn, ring, action)
+        except Fatal:
+            raise
+        except NovaError as error:
+            log.warning("pod_not_treated", pod=action.name, reason=error.reason, message=error.message)
+            turn.tell(Reason.ROTATION_FAILED, f"{ring}: {action.name}: {error.message}", True)
+            return False
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     async def _write(self, turn: _Turn, look: _Look, ring: str, action: Action) -> None:
@@ -357,16 +372,19 @@ class Rings:
             log.info("ring_private_written", ring=ring, step=str(action.step))
         elif isinstance(action, Record):
             self._record(turn, ring, action.entry)
-        elif isinstance(action, FencePod):
+
+    async def _treat(self, turn: _Turn, ring: str, action: FencePod | RemovePod) -> bool:
+        ref = Ref("Pod", turn.nova.namespace, action.name)
+        if isinstance(action, FencePod):
             await self._fence(turn.nova.namespace, action)
             turn.tell(Reason.POD_FENCED, f"{ring}: {action.name} {action.cause}: it takes no more requests", True)
-        elif isinstance(action, RemovePod):
-            ref = Ref("Pod", turn.nova.namespace, action.name)
-            if action.evict:
-                await self._kube.evict(ref, uid=action.uid)
-            else:
-                await self._kube.delete(ref, uid=action.uid, grace_s=KILL_S)
-            log.info("pod_removed", pod=action.name, evicted=action.evict)
+            return True
+        if action.evict:
+            done = await self._kube.evict(ref, uid=action.uid)
+        else:
+            done = await self._kube.delete(ref, uid=action.uid, grace_s=KILL_S)
+        log.info("pod_removed" if done else "pod_not_removed", pod=action.name, evicted=action.evict)
+        return done
 
     async def _put(self, turn: _Turn, name: str, data: Mapping[str, bytes], version: str) -> None:
         """Write a Secret, and have the memory and the caches know it (EDGE-1, EDGE-2)."""
@@ -399,8 +417,12 @@ class Rings:
                 metadata = {"name": pod.name, "namespace": turn.nova.namespace, "uid": pod.uid}
                 annotations = {ANNOTATION_POKED: f"{ring}/{look.private_version[ring]}/{int(now)}"}
                 body = {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "annotations": annotations}}
-                # A manager of its own: an apply under ours would take the label of a fenced pod away.
-                await self._kube.apply(body, force=True, manager=POKE_MANAGER)
+                try:  # a manager of its own: an apply under ours would take the label of a fenced pod away
+                    await self._kube.apply(body, force=True, manager=POKE_MANAGER)
+                except Fatal:
+                    raise
+                except NovaError as error:  # then its mount is as late as mounts are
+                    log.info("pod_not_poked", pod=pod.name, reason=error.reason, message=error.message)
 
     async def _fence(self, namespace: str, action: FencePod) -> None:
         body: Manifest = {

@@ -1,7 +1,7 @@
 """The pods of an installation, asked one by one: what they hold, and whether they accept a canary.
 
 Their addresses come from a live list, so a pod that was born a moment ago is among them. An answer that does not come
-within a second, or is not what a pod of ours says, is no answer: nothing is ever taken for proven without one.
+within a second, or is not of the form that a pod of ours gives, is no answer: nothing is taken for proven without one.
 Not here: what follows from the answers (`rotation`).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from novacore_operator.state.names import LABEL_COMPONENT, LABEL_SERVING
 
 ANSWER_S = 1.0
 BODY_BYTES_MAX = 256 * 1024
-PARALLEL = 64
+CODE = re.compile(r"[a-z_]{1,32}")
+"""Of a refusal: it goes into conditions, and comes from a pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ class Pods:
         found = {}
         for pod, (code, raw) in zip(asked, answers, strict=True):
             if code:
-                found[pod.uid] = PASSED if code == 200 else _field(raw, "code") or f"status {code}"
+                said = _field(raw, "code")
+                found[pod.uid] = PASSED if code == 200 else said if CODE.fullmatch(said) else f"status {code}"
         return found
 
     async def _claim(self, ip: str) -> Answer | None:
@@ -153,14 +156,16 @@ class Pods:
             return None
         try:
             return Answer(json.loads(raw), asked_at, time.time())
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     async def _send(self, method: str, ip: str, path: str, *, body: bytes | None = None) -> tuple[int, bytes]:
         """Return status and body; status 0 when there was no whole answer in time."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=PARALLEL, keepalive_timeout=5),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=5
+                ),  # waiting for a slot would count as silence
                 timeout=aiohttp.ClientTimeout(total=ANSWER_S),
             )
         host = f"[{ip}]" if ":" in ip else ip
@@ -184,6 +189,6 @@ def _json(value: Mapping[str, str]) -> bytes:
 def _field(raw: bytes, name: str) -> str:
     try:
         value = json.loads(raw)[name]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return value[:16_384] if isinstance(value, str) else ""
+    return value if isinstance(value, str) else ""

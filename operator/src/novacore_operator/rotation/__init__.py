@@ -2,8 +2,8 @@
 
 `forms`: what material looks like. `mint`, `adopt`: what an installation lacks, once. From there on each JWT ring has a
 state machine: `machine.plan` says what to do next, from what was seen (`seen`) and by the guards of `guards`; `rings`
-changes the document, `emergency` revokes, `report` tells people. `timing` holds every time. In 0.2.0 it is decided and
-simulated, and the loop does not call it yet.
+changes the document, `emergency` revokes, `report` tells people. `timing` holds every time; `claims` and `told` are
+what travels to and from pods and status. The edge is `loop.rings`.
 Pure: randomness and the clock are parameters, and signatures are deterministic (RFC 6979), so the same input gives the
 same bytes.
 """

@@ -19,6 +19,7 @@ AUDIENCES: Mapping[str, str] = {"serviceJwt": SERVICE_AUDIENCE, "userJwt": USER_
 REQUEST_S = CANARY_REQUEST_SECONDS_MAX // 2
 """What a request for a canary lives: clocks differ by up to half a minute."""
 CANARY_S = 60
+NUMBER_MAX = 1 << 40
 
 
 def report_of(body: Any, ring: str, *, asked_at: float, answered_at: float) -> Report | None:
@@ -32,17 +33,25 @@ def report_of(body: Any, ring: str, *, asked_at: float, answered_at: float) -> R
         signer = (body.get("signer") or {}).get(ring) or {}
         since = signer.get("active_since")
         return Report(
-            generation=int(claim["generation"]),
+            generation=_bounded(claim["generation"]),
             active_kid=str(claim["active_kid"]),
             kids=frozenset(str(kid) for kid in claim["kids"]),
-            last_ok={str(kid): float(at) for kid, at in claim["last_ok"].items()},
+            last_ok={str(kid): float(_bounded(at)) for kid, at in claim["last_ok"].items()},
             token_kid=str(body["token_kid"]) if ring == "serviceJwt" and body["token_kid"] is not None else None,
-            skew_s=_skew_s(int(body["clock"]), (asked_at + answered_at) / 2),
+            skew_s=_skew_s(_bounded(body["clock"]), (asked_at + answered_at) / 2),
             signer_kids=frozenset(str(kid) for kid in signer.get("kids", ())),
-            active_since=float(since) if since is not None else None,
+            active_since=float(_bounded(since)) if since is not None else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def _bounded(value: Any) -> int:
+    """Return a whole number that a pod may claim. ValueError for one that no generation and no clock has."""
+    number = int(value)
+    if not 0 <= number < NUMBER_MAX:
+        raise ValueError(number)
+    return number
 
 
 def _skew_s(told: int, middle: float) -> float:

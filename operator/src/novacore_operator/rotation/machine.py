@@ -179,8 +179,12 @@ def _roll_back(seen: Seen, now: float) -> list[Action]:
             document = rings.stand_down(seen.good, now=int(now), trigger=mark)
             return [WriteDocument(Step.ROLL_BACK, document, seen.document_version, "RotationRolledBack")]
         kid = previous(seen, now)
-        if kid is None or emergency.is_open(seen):
+        if emergency.is_open(seen):
             continue
+        if kid is None:  # done with: it must not take the next switch back, whenever that comes
+            mark = triggers.refused(seen.good.last_trigger, trigger)
+            document = rings.stand_down(seen.good, now=int(now), trigger=mark)
+            return [WriteDocument(Step.ROLL_BACK, document, seen.document_version, "TriggerRefused")]
         if kid not in seen.canaries:
             return [Prove(kid)]
         if not proof.of(seen, kid, answering=True).complete:
@@ -206,16 +210,21 @@ def _record_switch(seen: Seen, now: float) -> list[Action]:
     taken_back = _rollback_to_tell(seen)
     if guards.last_switch(seen) == kid and not taken_back:
         return []
-    if t0 is None or now < document.active.since + seen.timing.relist_s:
+    due = document.active.since + seen.timing.relist_s
+    if t0 is None or now < due:
         return []
-    if kid not in seen.canaries and kid not in seen.memory.evidence:
+    if kid not in seen.canaries:
         return [Prove(kid)]
+    if not proof.of(seen, kid).complete and now < due + seen.timing.ack_timeout_s:
+        return [Prove(kid)]  # some pod was born meanwhile, or is mute: it is given time, then it is recorded as it is
     return [Record(Step.RECORD_SWITCH, _switch_entry(seen, now, t0, taken_back), seen.status_version)]
 
 
 def _rollback_to_tell(seen: Seen) -> str:
     """Return the mark of a rollback that was the last thing done and is not in the history, or nothing."""
     last = triggers.latest(seen.good.last_trigger, *Verb)
+    if triggers.was_refused(seen.good.last_trigger, last):
+        return ""
     told = any(entry.trigger == last for entry in seen.history)
     return last if last == triggers.latest(seen.good.last_trigger, Verb.ROLLBACK) and not told else ""
 
@@ -225,7 +234,9 @@ def _switch_entry(seen: Seen, now: float, t0: float, taken_back: str) -> Entry:
     active, old = document.active, rings.retiring(document)[-1:]
     mark = taken_back or triggers.latest(document.last_trigger, Verb.ROTATE, Verb.REVOKE, Verb.SCHEDULE, Verb.REPAIR)
     trigger = next((item for item in seen.triggers if item.mark == mark), None)
-    evidence = seen.memory.evidence.get(active.kid) or proof.of(seen, active.kid).evidence(now)
+    found = proof.of(seen, active.kid)
+    evidence = found.evidence(now)
+    before = seen.memory.evidence.get(active.kid, evidence)
     asked = seen.memory.asked.get(mark, float(active.since))
     switched = old if not taken_back or any(key.n > active.n for key in old) else ()
     return Entry(
@@ -240,7 +251,8 @@ def _switch_entry(seen: Seen, now: float, t0: float, taken_back: str) -> Entry:
         seconds=round(max(t0 - min(asked, active.since), 0.0), 1),
         acked=f"{evidence.passed}/{evidence.total}",
         acks_sha256=evidence.sha256,
-        times=(("proven", int(evidence.at)), ("activated", active.since), ("t0", math.ceil(t0))),
+        times=(("proven", int(before.at)), ("activated", active.since), ("t0", math.ceil(t0))),
+        failures=() if found.complete else ("ack_timeout",),
     )
 
 

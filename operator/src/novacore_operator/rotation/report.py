@@ -67,7 +67,7 @@ def report(seen: Seen, now: float, guard: Guards = GUARDS) -> Report:
         incomplete=_incomplete(seen),
         overdue=overdue,
         failures=(*failures, *((Why.STILL_USED,) if overdue else ())),
-        warnings=_warnings(seen, now),
+        warnings=_warnings(seen),
         next_rotation=found,
         look_again_s=_look_again_s(seen, now, phase, found),
     )
@@ -79,7 +79,9 @@ def phase_of(seen: Seen, now: float) -> Phase:
     standby = rings.pending(document)
     if emergency.is_open(seen) or emergency.is_wanted(seen):
         return Phase.REVOKE
-    if guards.last_switch(seen) != document.active_kid:
+    unproven = standby is not None and standby.kid not in seen.memory.evidence
+    relisted = now >= document.active.since + seen.timing.relist_s
+    if guards.last_switch(seen) != document.active_kid and not (relisted and unproven):
         return Phase.ACTIVATE
     if standby is None and len(document.keys) < TRUSTED_KEYS_MAX:
         return Phase.PUBLISH
@@ -135,10 +137,15 @@ def _incomplete(seen: Seen) -> tuple[str, ...]:
         for stone in emergency.open_revocations(seen)
         for straggler in proof.refusal(seen, stone.kid, emergency.made_at(seen.good, stone)).stragglers
     }
+    denial = emergency.open_denial(seen)
+    if denial is not None:
+        found.add(f"tokens of {denial.sub} may still be accepted, or its old pods still run")
+    if emergency.is_wanted(seen):
+        found.add("it is asked for, and not written yet")
     return tuple(sorted(found))
 
 
-def _warnings(seen: Seen, now: float) -> tuple[tuple[Word, str], ...]:
+def _warnings(seen: Seen) -> tuple[tuple[Word, str], ...]:
     found = [(Word.CLOCK_SKEW, str(item)) for item in proof.skewed(seen, seen.timing.skew_warn_s)]
     schedule_fault = schedule.without_window(seen.policy, since=seen.good.active.since)
     if schedule_fault is not None:
@@ -153,10 +160,6 @@ def _warnings(seen: Seen, now: float) -> tuple[tuple[Word, str], ...]:
             for kid in unknown
             if kid not in rings.revoked(seen.good)
         ]
-    back = emergency.undone(seen, Verb.ROLLBACK) and not emergency.undone(seen, Verb.ROTATE)
-    if back and machine.previous(seen, now) is None:
-        why = "nothing to roll back to: the previous private half is destroyed, or none was"
-        found.append((Word.TRIGGER_REFUSED, f"{seen.ring}: {why}"))
     return tuple(found)
 
 

@@ -20,10 +20,7 @@ class Timing:
 
     hold_s: float = 5  # a proof must hold this long before a key signs: two looks, not one lucky moment
     relist_s: float = 30  # after a switch the pods are listed and proven once more: some were born meanwhile
-    blocked_after_s: float = (
-        11  # a pod without acknowledgement or canary is named in the condition, within 15 s: a look
-    )
-    # at a pod that does not answer takes two seconds and more
+    blocked_after_s: float = 11  # a mute pod is named in the condition, within 15 s: looks at it take 2 s and more
     ack_timeout_s: float = 600  # … and is a failure, and `onStraggler` applies
 
     clock_margin_s: float = 60  # leeway of 30 s at both ends of a token's life

@@ -27,6 +27,7 @@ ANNOTATIONS: tuple[str, ...] = (
 """All that is read of a resource's annotations."""
 NONCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KIDS_MAX = 4
+REFUSED = "refused"
 REASON_LENGTH_MAX = 256
 
 
@@ -132,6 +133,16 @@ def marked(last_trigger: str, *carried_out: Trigger) -> str:
     new = {str(trigger.verb): trigger.nonce for trigger in carried_out}
     kept = {verb: nonce for verb, nonce in marks(last_trigger).items() if verb not in new}
     return " ".join(f"{verb}/{nonce}" for verb, nonce in (kept | new).items())
+
+
+def refused(last_trigger: str, trigger: Trigger) -> str:
+    """Return `last_trigger` with this one done with, and nothing carried out for it."""
+    return f"{marked(last_trigger, trigger)} {REFUSED}/{trigger.nonce}"
+
+
+def was_refused(last_trigger: str, mark: str) -> bool:
+    """Return whether what `mark` asked for could not be carried out."""
+    return bool(mark) and marks(last_trigger).get(REFUSED) == mark.partition("/")[2]
 
 
 def latest(last_trigger: str, *verbs: Verb) -> str:

@@ -83,7 +83,8 @@ class Api:
         if self.race:
             self.race = False
             self.versions[name] = self.versions.get(name, 1) + 1
-        if body["metadata"].get("resourceVersion", "") != str(self.versions.get(name, "")):
+        sent = body["metadata"].get("resourceVersion")
+        if sent is not None and sent != str(self.versions.get(name, "")):
             raise Conflict(Reason.APPLY_REFUSED, "the object has been modified")
         self.versions[name] = self.versions.get(name, 1) + 1
         self.material[name] = {key: base64.b64decode(value) for key, value in body["data"].items()}

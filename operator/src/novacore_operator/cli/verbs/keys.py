@@ -13,16 +13,15 @@ import click
 
 from novacore_contracts.identity import JWT_RINGS, KID_PREFIX
 from novacore_contracts.services import BY_NAME
-from novacore_operator.cli.errors import DONE, FAILED, PROGRAM, BadInput, Unreachable
-from novacore_operator.cli.keys_view import API, progress, rings_of, screen
+from novacore_operator.cli.errors import DONE, FAILED, PROGRAM, BadInput, Failed, Unreachable
+from novacore_operator.cli.keys_view import API, idle_because, progress, rings_of, screen
 from novacore_operator.cli.kubectl import FIELD_MANAGER, Kubectl
 from novacore_operator.cli.options import Options, pass_options
 from novacore_operator.cli.output import console, document
 from novacore_operator.cli.resource import RESOURCE, find, identity
 from novacore_operator.cli.waiting import Duration
-from novacore_operator.rotation.triggers import MODE, REASON, REASON_LENGTH_MAX, Mode, Verb
+from novacore_operator.rotation.triggers import DOMAIN, MODE, REASON, REASON_LENGTH_MAX, Mode, Verb
 
-DOMAIN = "novacore.ai/"
 LOOK_S = 0.5
 
 
@@ -106,6 +105,7 @@ def revoke(
         raise BadInput(f"keys of one ring are needed, as `{PROGRAM} keys` shows them")
     if not reason.strip() or len(reason) > REASON_LENGTH_MAX:
         raise BadInput(f"--reason needs 1 to {REASON_LENGTH_MAX} characters")
+    _known(options, ring, kids)
     if not yes:
         click.confirm(f"Revoke {', '.join(kids)}? It cannot be undone.", abort=True, err=True)
     more = {REASON: reason.strip(), MODE: mode}
@@ -131,6 +131,15 @@ def deny(options: Options, *, service: str, yes: bool, wait: bool, timeout: floa
     return _ask(options, Verb.DENY, "serviceJwt", service, {}, wait=wait, timeout=timeout)
 
 
+def _known(options: Options, ring: str, kids: tuple[str, ...]) -> None:
+    """Refuse key ids that the ring does not have: a typing error must not pass for a revocation."""
+    rings = rings_of(find(Kubectl(options), options))
+    there = {key["kid"] for key in rings.get(ring, {}).get("keys", ())}
+    wrong = [kid for kid in kids if kid not in there]
+    if wrong:
+        raise BadInput(f"{ring} has no key {', '.join(wrong)}: it has {', '.join(sorted(there)) or 'none yet'}")
+
+
 def _ask(
     options: Options, verb: Verb, ring: str, what: str, more: dict[str, str], *, wait: bool, timeout: float
 ) -> int:
@@ -138,6 +147,9 @@ def _ask(
     kubectl = Kubectl(options)
     resource = find(kubectl, options)
     namespace, name = identity(resource)
+    why = idle_because(resource)
+    if why:
+        raise Failed(why)
     nonce = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
     wanted = {f"{DOMAIN}{verb}": f"{what}/{nonce}", **more}
     flags = ("--overwrite", f"--field-manager={FIELD_MANAGER}")
@@ -151,17 +163,20 @@ def _ask(
         else:
             click.echo(f"Asked for: {verb} {what}. Follow it: {PROGRAM} keys -n {namespace} --name {name}")
         return DONE
-    return _follow(kubectl, options, ring, answer, timeout)
+    kids = tuple(what.split(",")) if verb is Verb.REVOKE else ()
+    return _follow(kubectl, options, ring, answer, kids=kids, timeout=timeout)
 
 
-def _follow(kubectl: Kubectl, options: Options, ring: str, answer: dict[str, Any], timeout: float) -> int:
+def _follow(
+    kubectl: Kubectl, options: Options, ring: str, answer: dict[str, Any], *, kids: tuple[str, ...], timeout: float
+) -> int:
     """Print how far it is, a line for each change on stderr; return the exit code."""
     started, said = time.monotonic(), ""
     pause = threading.Event()  # nothing sets it: it is a wait that Ctrl-C ends at once
     while True:
         found = None
         with contextlib.suppress(Unreachable):
-            found = progress(find(kubectl, options), ring, answer["trigger"])
+            found = progress(find(kubectl, options), ring, answer["trigger"], kids)
         waited = time.monotonic() - started
         if found is not None and (found.entry is not None or found.refused):
             break
