@@ -23,6 +23,7 @@ GENERATORS = (
     "hack.gen.charts",
     "hack.gen.invariants",
     "hack.gen.permissions",
+    "hack.gen.rotation_tests",
 )
 SHOWN_LINES = 12
 

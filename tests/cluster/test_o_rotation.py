@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -96,7 +96,7 @@ def done(command: Plugin, *words: str) -> Manifest:
     return entry
 
 
-def test_rotations_under_load_fail_no_request_and_restart_no_pod(
+def test_r01_rotations_under_load_fail_no_request_and_restart_no_pod(
     quick: str, kube: Kube, url: str, command: Plugin, say: Callable[[str], None]
 ) -> None:
     idle(kube)
@@ -118,7 +118,7 @@ def test_rotations_under_load_fail_no_request_and_restart_no_pod(
     assert shown["chain"] == [], "the history of hashes holds"
 
 
-def test_a_frozen_pod_holds_the_switch_up_and_is_named(
+def test_r03_a_frozen_pod_holds_the_switch_up_and_is_named(
     quick: str, kube: Kube, url: str, command: Plugin, say: Callable[[str], None]
 ) -> None:
     idle(kube)
@@ -177,7 +177,7 @@ def test_a_pod_that_lags_behind_is_evicted_when_the_resource_says_so(
     ready(kube)
 
 
-def test_a_pod_that_does_not_follow_a_revocation_is_fenced_and_replaced(
+def test_r14_a_pod_that_does_not_follow_a_revocation_is_fenced_and_replaced(
     quick: str, kube: Kube, command: Plugin, say: Callable[[str], None]
 ) -> None:
     idle(kube)
@@ -220,7 +220,7 @@ def test_a_revoked_key_is_refused_within_seconds_and_no_user_notices(
 
 
 @pytest.mark.parametrize("how", ["edited", "deleted"])
-def test_a_keyset_changed_by_hand_is_back_one_generation_higher(
+def test_r36_a_keyset_changed_by_hand_is_back_one_generation_higher(
     quick: str, kube: Kube, url: str, how: str, say: Callable[[str], None]
 ) -> None:
     idle(kube)
@@ -267,3 +267,143 @@ def test_a_denied_service_gets_new_pods_and_new_tokens(
     assert entry["outcome"] == "denied"
     assert not before & after
     assert [denial.sub for denial in document(kube).deny] == ["memory"]
+
+
+def test_r13_a_drained_key_is_refused_within_15_s_and_nobody_meets_a_401(
+    quick: str, kube: Kube, url: str, command: Plugin, say: Callable[[str], None]
+) -> None:
+    idle(kube)
+    suspect = document(kube).active_kid
+    with Traffic(url, users=4) as traffic:
+        began = time.monotonic()
+        entry = done(command, "revoke", suspect, "--reason", "a suspicion", "--mode", "drain", "--yes")
+        took = time.monotonic() - began
+    say(f"drained: refused by every pod {took:.1f} s after the command began; {traffic.line()}")
+    assert (entry["outcome"], entry["acked"]) == ("revoked", f"{PODS}/{PODS}")
+    assert took <= 15
+    assert traffic.failures == []
+    assert traffic.total > 20
+
+
+def test_r22_no_pod_has_a_private_key_or_a_secret_that_is_not_its_own(
+    quick: str, kube: Kube, say: Callable[[str], None]
+) -> None:
+    known = secrets_of(kube)
+    everything = {word for words in known.values() for word in words}
+    assert len(everything) > 20
+    for service in SERVICES:
+        own = {word for name in MOUNTED.get(service.name, ()) for word in known[name]}
+        own |= known[f"novacore-{service.name}-creds"]
+        found = words_found(kube, service.name, everything)
+        assert found & own, f"{service.name}: not even its own secrets were found, so the search proves nothing"
+        assert found - own == set(), f"{service.name} holds {len(found - own)} secrets that are not its own"
+    say(f"file systems of {len(SERVICES)} pods: {len(everything)} secret values searched, each pod has its own alone")
+
+
+def test_r37_no_secret_value_is_in_logs_events_status_annotations_metrics_or_environments(
+    quick: str, kube: Kube, say: Callable[[str], None]
+) -> None:
+    everything = {word for words in secrets_of(kube).values() for word in words}
+    places = {
+        "the resource": kube.run("get", "nova", "-A", "-o", "json"),
+        "events": kube.run("get", "events", "-A", "-o", "json"),
+        "objects": kube.run(
+            "get", "deploy,sts,svc,cm,job,pods,netpol,sa,controllerrevisions", "-n", NAMESPACE, "-o", "json"
+        ),
+        "metadata of Secrets": json.dumps([item["metadata"] for item in kube.list("secrets", NAMESPACE)]),
+    }
+    for space in (NAMESPACE, "novacore-system"):
+        for pod in kube.list("pods", space):
+            name = pod["metadata"]["name"]
+            places[f"logs of {name}"] = kube.logs(f"pod/{name}", space, "--all-containers")
+    for service in SERVICES:
+        places[f"metrics and environments of {service.name}"] = kube.exec(
+            f"deploy/novacore-{service.name}", NAMESPACE, "python", "-c", TOLD
+        )
+    assert "novacore_keyring_version" in places["metrics and environments of gateway"]
+    hits = {place for place, text in places.items() for word in everything if word in text}
+    say(f"{len(everything)} secret values in {len(places)} places: {len(hits)} hits")
+    assert hits == set()
+
+
+MOUNTED = {
+    "auth-billing": ("novacore-svcjwt-private", "novacore-userjwt-private"),
+    "noble-spirit": ("novacore-policy-private",),
+}
+"""Secrets that a service mounts beside its own credentials."""
+
+TOLD = """
+import glob, urllib.request
+print(urllib.request.urlopen('http://127.0.0.1:9090/metrics', timeout=10).read().decode())
+for file in glob.glob('/proc/[0-9]*/environ') + glob.glob('/proc/[0-9]*/cmdline'):
+    try:
+        print(open(file, 'rb').read().decode(errors='replace'))
+    except OSError:
+        pass
+"""
+
+SEARCH = """
+import json, os, sys
+words = [word.encode() for word in json.load(sys.stdin)]
+found = set()
+for folder, folders, files in os.walk('/'):
+    if folder == '/':
+        folders[:] = [name for name in folders if name not in ('proc', 'sys', 'dev')]
+    for name in files:
+        path = os.path.join(folder, name)
+        try:
+            if os.path.isfile(path) and os.path.getsize(path) < 4 << 20:
+                data = open(path, 'rb').read()
+                found |= {word for word in words if word in data}
+        except OSError:
+            pass
+print(json.dumps([word.decode() for word in found]))
+"""
+
+
+def words_found(kube: Kube, service: str, words: set[str]) -> set[str]:
+    """Return which of the words stand in some file of a service's pod. They go there by standard input."""
+    out = kube.exec(
+        f"deploy/novacore-{service}",
+        NAMESPACE,
+        "python",
+        "-c",
+        SEARCH,
+        stdin=json.dumps(sorted(words)),
+        timeout_s=120,
+    )
+    return set(json.loads(out))
+
+
+def secrets_of(kube: Kube) -> dict[str, set[str]]:
+    """Return Secret -> the texts in it that nobody else may have, as they stand in a file.
+
+    Of a signed document that is the signed text: its payload holds the password, encoded.
+    """
+    found: dict[str, set[str]] = {}
+    for space in (NAMESPACE, "novacore-system"):
+        for secret in kube.list("secrets", space):
+            name = secret["metadata"]["name"]
+            if not name.startswith("novacore-") or name == "novacore-keyset":
+                continue
+            data = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
+            words = {word for key, value in data.items() for word in _secret_words(key, value)}
+            found[name] = found.get(name, set()) | {word for word in words if len(word) >= 32}
+    # The key that hashes users' ids in log lines is the same for all.
+    shared = set.intersection(*(found[f"novacore-{service.name}-creds"] for service in SERVICES))
+    return {name: words - shared for name, words in found.items()}
+
+
+def _secret_words(key: str, value: str) -> Iterator[str]:
+    if key.endswith(".jwk"):
+        yield json.loads(value)["d"]
+    elif key.endswith(".jws"):
+        yield value
+        payload = value.split(".")[1]
+        document = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        for entry in document["keys"]:
+            yield from (str(entry["material"][name]) for name in ("password", "api_key") if name in entry["material"])
+    elif key == "tls.key":
+        yield from value.splitlines()[1:2]
+    elif key in ("password", "log.key"):
+        yield value

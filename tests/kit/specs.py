@@ -251,7 +251,8 @@ class Generator:
         """Return a spec that names our Secrets where a CEL case names one of its own."""
         if isinstance(value, dict):
             return {key: self.naming(item, (*path, key)) for key, item in value.items()}
-        foreign = path[-1] == "name" and path[-2].endswith("Ref") and value not in (*SECRETS, MISSING_SECRET)
+        named = path[-1:] == ("name",) and (path[-2].endswith("Ref") or "perServiceSecretRefs" in path)
+        foreign = named and value not in (*SECRETS, MISSING_SECRET)
         return self.rng.choice(SECRETS) if foreign else value
 
     # --- inside -------------------------------------------------------------------------------------------------------

@@ -330,7 +330,9 @@ async def test_a_stranger_at_the_internal_port_is_capped(service, keys, path, se
 
     assert set(statuses) == {refusal, 429}
     assert 100 <= statuses.index(429) < 400
-    assert (await service.internal.get("/readyz")).status_code == 200
+    async with asyncio.timeout(10):  # 400 requests in a row may keep the loop so busy that it tells so for a moment
+        while (await service.internal.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_push_of_an_older_document_is_answered_with_the_newer_one(service, keys):
