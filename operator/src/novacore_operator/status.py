@@ -129,9 +129,8 @@ def compute(nova: Nova, seen: Observed, view: View, *, now: datetime) -> dict[st
         "conditions": [_condition(nova, kind, verdict, now) for kind, verdict in verdicts.items()],
         "release": _release(nova, verdicts, view, now),
     }
-    rings = view.rings.rings if view.rings is not None else nova.status.get("rings")
-    if rings:
-        status["rings"] = dict(rings)
+    # Always there: the API server fills it in, and what differs from what is stored is written again.
+    status["rings"] = dict(view.rings.rings if view.rings is not None else nova.status.get("rings") or {})
     history = _history(nova, verdicts, view, now)
     if history:
         status["history"] = history
