@@ -52,10 +52,13 @@ def run(
     told: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Sweep until there were this many cases or the time is over."""
-    said = 0
+    said = wrong = 0
 
     def tell() -> None:
-        nonlocal said
+        nonlocal said, wrong
+        for mismatch in sweep.report.mismatches[wrong:]:
+            wrong += 1
+            told(str(mismatch))
         if sweep.report.cases - said >= TOLD_EVERY:
             said = sweep.report.cases
             told(sweep.report.line())
@@ -102,8 +105,13 @@ def document(report: Report, alone: list[float], *, seed: int, seconds: float) -
     }
 
 
+def say(text: str) -> None:
+    """Print at once, also into a file."""
+    print(text, flush=True)
+
+
 def main() -> None:
-    """Entry point. Exit 1 after a mismatch."""
+    """Entry point. Exit 1 after a mismatch. Ctrl-C ends it early, with the figures so far."""
     parser = argparse.ArgumentParser(description="Plan and apply random spec changes, and compare")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -112,7 +120,11 @@ def main() -> None:
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, swept(Path(folder) / "plane") as sweep:
-        report = run(sweep, cases=given.cases, seed=given.seed, within_s=60 * given.minutes, told=print)
+        try:
+            report = run(sweep, cases=given.cases, seed=given.seed, within_s=60 * given.minutes, told=say)
+        except KeyboardInterrupt:  # what was taken so far counts
+            sweep.stop.set()
+            report = sweep.report
         result = document(report, sweep.alone(ALONE), seed=given.seed, seconds=time.monotonic() - began)
     file = given.folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{result['commit']}-plan.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
