@@ -57,7 +57,7 @@ def test_a_deleted_deployment_is_back_and_ready_within_30_s(kube: Kube, platform
             lambda o: o["spec"]["selector"]["app.kubernetes.io/component"],
         ),
         ("configmap", "novacore-memory-settings", {"data": {"settings.yaml": "log_level: debug"}}, lambda o: o["data"]),
-        ("secret", "novacore-keyset", {"data": {"serviceJwt.jws": "Z2FyYmFnZQ=="}}, lambda o: o["data"]),
+        ("secret", "novacore-memory-creds", {"data": {"postgres.jws": "Z2FyYmFnZQ=="}}, lambda o: o["data"]),
         (
             "serviceaccount",
             "novacore-memory",
@@ -76,7 +76,7 @@ def test_a_changed_field_is_put_back(kube: Kube, platform: str, kind: str, name:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("service", "novacore-gateway-public"), ("configmap", "novacore-keyset-root"), ("secret", "novacore-keyset")],
+    [("service", "novacore-gateway-public"), ("configmap", "novacore-keyset-root"), ("secret", "novacore-userjwt-private")],
 )
 def test_a_deleted_object_is_put_back(kube: Kube, platform: str, kind: str, name: str) -> None:
     before = kube.must(kind, name, platform)
