@@ -76,7 +76,11 @@ def test_a_changed_field_is_put_back(kube: Kube, platform: str, kind: str, name:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("service", "novacore-gateway-public"), ("configmap", "novacore-keyset-root"), ("secret", "novacore-userjwt-private")],
+    [
+        ("service", "novacore-gateway-public"),
+        ("configmap", "novacore-keyset-root"),
+        ("secret", "novacore-userjwt-private"),
+    ],
 )
 def test_a_deleted_object_is_put_back(kube: Kube, platform: str, kind: str, name: str) -> None:
     before = kube.must(kind, name, platform)

@@ -32,6 +32,10 @@ SCALED = {
 }
 
 
+pytestmark = pytest.mark.timeout(900)
+"""On a new machine metrics-server is built from its module first."""
+
+
 @pytest.fixture(scope="module")
 def measured(kube: Kube, platform: str) -> None:
     """The cluster has a metrics-server."""

@@ -215,7 +215,7 @@ def _record_switch(seen: Seen, now: float) -> list[Action]:
         return []
     if kid not in seen.canaries:
         return [Prove(kid)]
-    if not proof.of(seen, kid).complete and now < due + seen.timing.ack_timeout_s:
+    if not proof.of(seen, kid, any_generation=True).complete and now < due + seen.timing.ack_timeout_s:
         return [Prove(kid)]  # some pod was born meanwhile, or is mute: it is given time, then it is recorded as it is
     return [Record(Step.RECORD_SWITCH, _switch_entry(seen, now, t0, taken_back), seen.status_version)]
 
@@ -234,7 +234,7 @@ def _switch_entry(seen: Seen, now: float, t0: float, taken_back: str) -> Entry:
     active, old = document.active, rings.retiring(document)[-1:]
     mark = taken_back or triggers.latest(document.last_trigger, Verb.ROTATE, Verb.REVOKE, Verb.SCHEDULE, Verb.REPAIR)
     trigger = next((item for item in seen.triggers if item.mark == mark), None)
-    found = proof.of(seen, active.kid)
+    found = proof.of(seen, active.kid, any_generation=True)
     evidence = found.evidence(now)
     before = seen.memory.evidence.get(active.kid, evidence)
     asked = seen.memory.asked.get(mark, float(active.since))

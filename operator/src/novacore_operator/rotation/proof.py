@@ -62,8 +62,17 @@ class Proof:
         return Evidence(self.kid, len(self.passed), self.total, hashlib.sha256(named.encode()).hexdigest(), at)
 
 
-def of(seen: Seen, kid: str, *, answering: bool = False, without: frozenset[str] = frozenset()) -> Proof:
+def of(
+    seen: Seen,
+    kid: str,
+    *,
+    answering: bool = False,
+    without: frozenset[str] = frozenset(),
+    any_generation: bool = False,
+) -> Proof:
     """Return the proof of one key at this instant.
+
+    `any_generation`: of a key that signs already; the document may have gone on since, and pods follow it in a moment.
 
     `answering`: leave out pods that give no answer at all, for emergencies: they are fenced. `without`: uids of
     stragglers that a person wants to be passed over.
@@ -71,7 +80,7 @@ def of(seen: Seen, kid: str, *, answering: bool = False, without: frozenset[str]
     answers = seen.canaries.get(kid, NOTHING)
     pods = [pod for pod in seen.consumers if pod.uid not in without and not (answering and _mute(pod))]
     signers = [pod for pod in pods if pod.signs]
-    generation = seen.document.generation if seen.document is not None else 1
+    generation = seen.document.generation if seen.document is not None and not any_generation else 1
     passed, stragglers = [], []
     for pod in pods:
         cause = _cause(pod, kid, generation, signers, answers)
