@@ -42,6 +42,11 @@ FreeForm = Annotated[
 ]
 """Passed to Kubernetes as it is; its own validation applies."""
 
+SCHEDULE_FORM = r"self.matches('^[0-9A-Za-z*,/#-]+( [0-9A-Za-z*,/#-]+){4}$')"
+"""CEL: five fields of a schedule. Whether a calendar knows it, `policies.maintenance` says."""
+ZONE_FORM = r"self.matches('^[A-Za-z][-A-Za-z0-9_+]*(/[-A-Za-z0-9_+]+)*$')"
+"""CEL: the form of an IANA time zone's name."""
+
 GUIDE = 'docs/guides/install.md, "Moving to another data store"'
 
 

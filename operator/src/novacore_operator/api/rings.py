@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from novacore_operator.api.fields import Model, rules
+from novacore_operator.api.fields import SCHEDULE_FORM, ZONE_FORM, Model, rules
 from novacore_operator.api.rollout import Window
 
 SHORTEST = {"serviceJwt": "12h3m", "userJwt": "11m"}
@@ -42,7 +42,7 @@ class Ring(Model):
         description="When a rotation is due, instead of interval: minute, hour, day of month, month, day of week.",
         json_schema_extra=rules(
             (
-                r"self.matches('^[0-9A-Za-z*,/#-]+( [0-9A-Za-z*,/#-]+){4}$')",
+                SCHEDULE_FORM,
                 "secrets.rings.*.cron needs five fields, such as 0 3 1 * * for the first of each month at three",
             )
         ),
@@ -53,7 +53,7 @@ class Ring(Model):
         description="IANA time zone of `cron`, such as Europe/Berlin.",
         json_schema_extra=rules(
             (
-                r"self.matches('^[A-Za-z][-A-Za-z0-9_+]*(/[-A-Za-z0-9_+]+)*$')",
+                ZONE_FORM,
                 "secrets.rings.*.timezone must be an IANA name such as UTC or Europe/Berlin",
             )
         ),

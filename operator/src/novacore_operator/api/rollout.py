@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from novacore_operator.api.fields import Model, rules
+from novacore_operator.api.fields import SCHEDULE_FORM, ZONE_FORM, Model, rules
 
 
 class Canary(Model):
@@ -51,7 +51,7 @@ class Window(Model):
         description="When the window opens: minute, hour, day of month, month, day of week, such as 0 2 * * 6.",
         json_schema_extra=rules(
             (
-                r"self.matches('^[0-9A-Za-z*,/#-]+( [0-9A-Za-z*,/#-]+){4}$')",
+                SCHEDULE_FORM,
                 "maintenance window: cron needs five fields, such as 0 2 * * 6 for Saturdays at two",
             )
         ),
@@ -62,7 +62,7 @@ class Window(Model):
         description="IANA time zone of `cron`, such as Europe/Berlin.",
         json_schema_extra=rules(
             (
-                r"self.matches('^[A-Za-z][-A-Za-z0-9_+]*(/[-A-Za-z0-9_+]+)*$')",
+                ZONE_FORM,
                 "maintenance window: timezone must be an IANA name such as UTC or Europe/Berlin",
             )
         ),
