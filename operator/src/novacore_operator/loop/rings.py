@@ -189,8 +189,9 @@ class Rings:
             log.warning("rings_failed", reason=error.reason, message=error.message)
             tell(Reason.ROTATION_FAILED, error.message, True)
             again_s, wrote = self.timing.patient_look_s, True
-        except Exception:
+        except Exception as error:  # whatever a pod answers, the rest of the turn goes on; the stack is in the log
             log.exception("rings_failed", reason=Reason.INTERNAL_ERROR)
+            tell(Reason.INTERNAL_ERROR, f"keys: {type(error).__name__}: see the operator's log", True)
             again_s, wrote = self.timing.patient_look_s, True
         kept.marks = marks if not wrote else None  # its own writes change the marks: the next turn takes them in
         kept.next_at = time.monotonic() + again_s

@@ -314,6 +314,19 @@ async def test_an_api_server_that_does_not_answer_fails_no_turn(ground: Ground) 
     assert step.again_s == QUICK.patient_look_s
 
 
+@pytest.mark.invariant("EDGE-3")
+async def test_a_defect_of_ours_fails_no_turn_and_is_told_without_its_words(ground: Ground) -> None:
+    async def claims(_: Any) -> dict[str, Answer]:
+        raise ValueError("a password, perhaps")
+
+    ground.pods.claims = claims  # type: ignore[method-assign]
+    step = await ground.look()
+    assert step.again_s == QUICK.patient_look_s
+    (note,) = (note for why, note in ground.told if why is Reason.INTERNAL_ERROR)
+    assert "ValueError" in note
+    assert "password" not in note
+
+
 async def test_a_revoked_key_is_refused_by_all_before_it_is_told(ground: Ground) -> None:
     leaked = ground.document.active_kid
     await ground.settle(ground.asking(revoke=f"{leaked}/n1", revoke_reason="a test"))
